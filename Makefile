@@ -1,0 +1,36 @@
+# Every target does its own set-up: .venv is made when it is missing or older than what it is made from.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.stamp
+
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz
+
+demo: $(STAMP)
+	$(PY) -m tracesvc demo
+
+test: $(STAMP)
+	tools/system-packages
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy --strict
+
+bench: $(STAMP)
+	$(PY) -m benchmarks
+
+campaign-kill campaign-soak campaign-fuzz: $(STAMP)
+	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
+
+docs: $(STAMP)
+	$(PY) -m sphinx -n -W --keep-going -q docs build/docs
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# PYTHON=... chooses the interpreter of a .venv that is yet to be made.
+$(STAMP): pyproject.toml constraints.txt tools/make-venv
+	PYTHON='$(PYTHON)' tools/make-venv $(VENV)
+	@touch $@

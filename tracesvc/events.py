@@ -1,0 +1,395 @@
+"""The event vocabulary: everything a trace can say, in one table.
+
+Each event type is a class below: its number on the wire, its name, its fields and, as docstring, its meaning.  The
+codec, the header frame of every trace, the documentation and the checks all derive from these classes; no other module
+knows a number.
+
+Rules of evolution: a number is never used twice; a field is only ever added at the end; a reader skips what it does not
+know (the header frame of a trace carries the vocabulary it was written with).
+
+Times are integer nanoseconds of ``CLOCK_MONOTONIC``.  Task ids are never reused within a process; 0 means "no task".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
+
+__all__ = [
+    "EVENTS",
+    "FRAME_KINDS",
+    "Event",
+    "Field",
+    "FrameKind",
+    "LossCause",
+    "ProcKind",
+    "Reason",
+    "Storage",
+    "TaskState",
+]
+
+
+class Storage(enum.Enum):
+    """How the values of one field lie in a frame."""
+
+    INT = "int"
+    """signed 64-bit integers"""
+    FLOAT = "float"
+    """IEEE 754 doubles"""
+    STRING = "string"
+    """ids into the string table of the generation, as INT"""
+    DATA = "data"
+    """msgpack values as they are"""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an event type."""
+
+    name: str
+    storage: Storage
+    role: str
+    """what the value means: task, waker, object, span, count, ns, ...; checks and documentation go by it"""
+
+
+TaskId = Annotated[int, Storage.INT, "task"]
+WakerId = Annotated[int, Storage.INT, "waker"]
+NurseryId = Annotated[int, Storage.INT, "nursery"]
+ObjectId = Annotated[int, Storage.INT, "object"]
+SpanId = Annotated[int, Storage.INT, "span"]
+RegionId = Annotated[int, Storage.INT, "region"]
+ReasonNumber = Annotated[int, Storage.INT, "reason"]
+Number = Annotated[int, Storage.INT, "number"]
+Nanoseconds = Annotated[int, Storage.INT, "ns"]
+Value = Annotated[float, Storage.FLOAT, "value"]
+Name = Annotated[str, Storage.STRING, "name"]
+Text = Annotated[str, Storage.DATA, "text"]
+Attributes = Annotated[dict[str, Any] | None, Storage.DATA, "attributes"]
+
+
+class Reason(enum.IntEnum):
+    """What a blocked task waits for, told from the place where it is suspended."""
+
+    NONE = 0, "not blocked", ""
+    SLEEP = 1, "a deadline: trio.sleep and its relatives", ""
+    CHANNEL_SEND = 2, "room in a memory channel", "channel"
+    CHANNEL_RECEIVE = 3, "an item of a memory channel", "channel"
+    LOCK = 4, "a trio.Lock or StrictFIFOLock", "lock"
+    SEMAPHORE = 5, "a trio.Semaphore", "semaphore"
+    LIMITER = 6, "a trio.CapacityLimiter", "limiter"
+    CONDITION = 7, "a trio.Condition to be notified", "condition"
+    EVENT = 8, "a trio.Event to be set", "event"
+    NURSERY = 9, "the children of a nursery to finish", "nursery"
+    READABLE = 10, "a socket or pipe to become readable", "file descriptor"
+    WRITABLE = 11, "a socket or pipe to become writable", "file descriptor"
+    THREAD = 12, "a worker thread (trio.to_thread)", ""
+    PROCESS = 13, "a child process to exit", ""
+    SIGNAL = 14, "a signal (trio.open_signal_receiver)", ""
+    PARKED = 15, "anything else that suspends a task", "parking lot, where there is one"
+
+    meaning: str
+    identity: str
+    """what the ``object`` number stands for with this reason"""
+
+    def __new__(cls, number: int, meaning: str, identity: str) -> Reason:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        self.identity = identity
+        return self
+
+
+class TaskState(enum.IntEnum):
+    """States of a task; the legal moves between them are the table in `tracesvc.model.states`."""
+
+    RUNNABLE = 1
+    RUNNING = 2
+    WAITING = 3
+    DEAD = 4
+
+
+class ProcKind(enum.IntEnum):
+    """What kind of writer a proc is."""
+
+    PROCESS = 0
+    """the process itself: counters and whatever has no thread of its own"""
+    RUN = 1
+    """one ``trio.run`` (or guest run)"""
+    THREAD = 2
+    """a worker thread, or any other thread that emitted something"""
+    TASK = 3
+    """opened by a task: ``async with tracer.proc(name)``"""
+
+
+class LossCause(enum.IntEnum):
+    """Why events that were emitted are not in the stream."""
+
+    QUEUE_FULL = 1, "the reader was behind: the full queue had no room"
+    NO_READER = 2, "nobody read the trace, or the reader's run had ended"
+    SINK_FULL = 3, "a sink was behind: its own queue had no room"
+    SINK_FAILED = 4, "a sink failed and was dropped"
+    QUOTA = 5, "a service refused them: over quota"
+    CRASH = 6, "the process ended before they were handed over"
+    DAMAGE = 7, "a frame was damaged on its way"
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> LossCause:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
+
+
+class FrameKind(enum.IntEnum):
+    """The kinds of frame a stream consists of."""
+
+    HEADER = 1, "what was traced, by whom, with which vocabulary; first frame of a session"
+    GENERATION = 2, "a new generation begins: clock sync (monotonic, wall); tables start empty"
+    PROCS = 3, "the account of each proc: name, kind, events emitted and lost up to here"
+    STRINGS = 4, "rows of the generation's string table"
+    STACKS = 5, "rows of the generation's stack table"
+    EVENTS = 6, "a batch of events of one proc, in columns"
+    SNAPSHOT = 7, "state of the live tasks, and of the open spans and regions, in parts"
+    LOSS = 8, "sequence numbers that were emitted and are not in the stream, with cause and interval"
+    END = 9, "end mark: the session was stopped; final clock sync and totals"
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> FrameKind:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
+
+
+FRAME_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
+
+EVENTS: dict[int, type[Event]] = {}
+"""number -> event class, in order of number"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What every event has; the classes below add their own fields."""
+
+    number: ClassVar[int] = 0
+    type: ClassVar[str] = ""
+    fields: ClassVar[tuple[Field, ...]] = ()
+
+    time: int
+    """ns, ``CLOCK_MONOTONIC``"""
+    proc: int
+    """id of the writer"""
+    seq: int
+    """position among all events of that writer, from 0; assigned before any loss"""
+
+
+EventClass = TypeVar("EventClass", bound=type[Event])
+
+
+@dataclass_transform(frozen_default=True)
+def _event(number: int) -> Callable[[EventClass], EventClass]:
+    """Enter a class into the table under ``number``."""
+
+    def register(cls: EventClass) -> EventClass:
+        made = dataclass(frozen=True, slots=True)(cls)
+        hints = get_type_hints(made, include_extras=True)
+        inherited = len(fields(Event))
+        made.number = number
+        made.type = "".join("_" + c.lower() if c.isupper() else c for c in made.__name__)[1:]
+        made.fields = tuple(Field(f.name, *get_args(hints[f.name])[1:]) for f in fields(made)[inherited:])
+        assert number not in EVENTS, f"event number {number} is taken"
+        EVENTS[number] = made
+        return made
+
+    return register
+
+
+# --- procs ---------------------------------------------------------------------------------------
+
+
+@_event(1)
+class ProcStart(Event):
+    """A writer began: a run, a thread, a task with its own buffers."""
+
+    kind: Annotated[int, Storage.INT, "proc kind"]
+    thread: Number
+    name: Name
+
+
+@_event(2)
+class ProcStop(Event):
+    """A writer ended; its last event."""
+
+
+# --- tasks ---------------------------------------------------------------------------------------
+
+
+@_event(3)
+class TaskCreate(Event):
+    """A task was spawned (or lived already when tracing began); it is runnable."""
+
+    task: TaskId
+    parent: Annotated[int, Storage.INT, "parent"]
+    nursery: NurseryId
+    name: Name
+    entry: Name
+
+
+@_event(4)
+class TaskWaiting(Event):
+    """A task that lived already when tracing began was blocked then; follows its TaskCreate."""
+
+    task: TaskId
+    reason: ReasonNumber
+    object: ObjectId
+
+
+@_event(5)
+class TaskRunnable(Event):
+    """A blocked task was woken: by the task that runs (waker), or by I/O or a timer (waker 0)."""
+
+    task: TaskId
+    waker: WakerId
+
+
+@_event(6)
+class StepStart(Event):
+    """The run loop began a step of a task."""
+
+    task: TaskId
+
+
+@_event(7)
+class StepYield(Event):
+    """The step ended and the task is runnable again: a checkpoint."""
+
+    task: TaskId
+
+
+@_event(8)
+class StepBlock(Event):
+    """The step ended and the task waits for something."""
+
+    task: TaskId
+    reason: ReasonNumber
+    object: ObjectId
+
+
+@_event(9)
+class TaskExit(Event):
+    """The task finished; ends its step."""
+
+    task: TaskId
+
+
+# --- the run loop --------------------------------------------------------------------------------
+
+
+@_event(10)
+class IoWaitStart(Event):
+    """The run loop has nothing to run and waits for I/O, at most ``timeout``; polls (timeout 0) are not recorded."""
+
+    timeout: Nanoseconds
+
+
+@_event(11)
+class IoWaitEnd(Event):
+    """The wait for I/O is over and what arrived has been handed to its tasks."""
+
+
+# --- threads and garbage collection --------------------------------------------------------------
+
+
+@_event(12)
+class ThreadStart(Event):
+    """A worker thread began a call for a task (``trio.to_thread.run_sync``)."""
+
+    task: TaskId
+    function: Name
+
+
+@_event(13)
+class ThreadEnd(Event):
+    """The call ended."""
+
+    task: TaskId
+
+
+@_event(14)
+class GcStart(Event):
+    """The garbage collector stopped the program."""
+
+    generation: Number
+
+
+@_event(15)
+class GcEnd(Event):
+    """The collection is over."""
+
+    generation: Number
+    collected: Number
+
+
+# --- annotations ---------------------------------------------------------------------------------
+
+
+@_event(16)
+class SpanBegin(Event):
+    """A logical piece of work began; it may cross tasks and threads."""
+
+    span: SpanId
+    parent: Annotated[int, Storage.INT, "parent span"]
+    task: TaskId
+    name: Name
+    attributes: Attributes
+
+
+@_event(17)
+class SpanEnd(Event):
+    """The span ended, in ``task``."""
+
+    span: SpanId
+    task: TaskId
+
+
+@_event(18)
+class RegionBegin(Event):
+    """A lexical piece of work inside one task began; regions of a task nest."""
+
+    region: RegionId
+    task: TaskId
+    name: Name
+    attributes: Attributes
+
+
+@_event(19)
+class RegionEnd(Event):
+    """The region ended; ``task`` is the one it belongs to."""
+
+    region: RegionId
+    task: TaskId
+
+
+@_event(20)
+class Log(Event):
+    """A message of the program. ``cut`` is the number of characters that were cut off, 0 for a whole text."""
+
+    task: TaskId
+    span: SpanId
+    level: Number
+    cut: Number
+    message: Text
+    attributes: Attributes
+
+
+@_event(21)
+class Counter(Event):
+    """A number that changes over time: the program's own, or ``trio.run_queue``, ``trio.loop_lag``, ``process.rss``."""
+
+    name: Name
+    value: Value
+    task: TaskId

@@ -1,0 +1,129 @@
+"""Records -> frames, without I/O: numbers the frames of a session and keeps the tables of the generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from tracesvc.events import FrameKind
+from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
+from tracesvc.format.errors import FormatError
+from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, Frame, encode_frame
+from tracesvc.format.records import End, Generation, Header, Loss, LossRow, ProcRow, Procs, Snapshot, Strings
+
+__all__ = ["SessionWriter"]
+
+ROWS_PER_FRAME: Final = 256
+"""rows of names (up to 1 KiB each) that surely fit in one frame"""
+
+
+class _Record(Protocol):
+    kind: Any
+
+    def pack(self) -> list[object]: ...
+
+
+class _StringTable(dict[str, int]):
+    """name -> id; a name not seen yet gets the next id and is noted in ``new``."""
+
+    def __init__(self) -> None:
+        super().__init__({"": 0})
+        self.new: list[tuple[int, str]] = []
+
+    def __missing__(self, name: str) -> int:
+        number = len(self)
+        self[name] = number
+        self.new.append((number, name))
+        return number
+
+
+class SessionWriter:
+    """Makes the frames of one session, in order.
+
+    Every method returns the frames to append to the stream; numbering and string tables are taken care of.  The order
+    that a valid stream has: header, then generations, each: `generation`, `snapshot`s, then `events` and `losses`;
+    at the end `end`.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._offset = 0
+        self._strings = _StringTable()
+
+    @property
+    def frames(self) -> int:
+        """Frames made so far."""
+        return self._number
+
+    def _frame(self, record: _Record) -> Frame:
+        return self._seal(record.kind, record.pack())
+
+    def _seal(self, kind: FrameKind, body: object, *events: int) -> Frame:
+        data = encode_frame(kind, self._number, body)
+        frame = Frame(kind, self._number, data, self._offset, *events)
+        self._number += 1
+        self._offset += len(data)
+        return frame
+
+    def header(self, header: Header) -> Frame:
+        return self._frame(header)
+
+    def generation(self, generation: Generation, procs: Sequence[ProcRow]) -> list[Frame]:
+        """Begin a generation: tables start empty, and every live proc is accounted for."""
+        self._strings = _StringTable()
+        return [self._frame(generation), *self.procs(procs)]
+
+    def procs(self, rows: Sequence[ProcRow]) -> list[Frame]:
+        return [
+            self._frame(Procs(list(rows[i : i + ROWS_PER_FRAME]))) for i in range(0, len(rows) or 1, ROWS_PER_FRAME)
+        ]
+
+    def intern(self, name: str) -> int:
+        """Id of a name in this generation, for a `snapshot`."""
+        return self._strings[name]
+
+    def snapshot(self, snapshot: Snapshot) -> list[Frame]:
+        """A part of a snapshot whose names were given by `intern`."""
+        body = snapshot.pack()
+        return [*self._new_strings(), self._seal(FrameKind.SNAPSHOT, body)]
+
+    def events(self, proc: int, first: int, records: Sequence[Any]) -> list[Frame]:
+        """A batch, cut into as many frames as its size asks for.
+
+        Raises:
+          FormatError: a single event is larger than a frame.
+        """
+        count = len(records) // SLOTS
+        if not count:
+            return []
+        if count <= MAX_EVENTS:
+            body = encode_batch(proc, first, records, self._strings.__getitem__)
+            strings = self._new_strings()
+            try:
+                frame = self._seal(FrameKind.EVENTS, body, proc, first, count, records[1], records[1 - SLOTS])
+                return [*strings, frame]
+            except FormatError:
+                if count == 1:
+                    raise
+        else:
+            strings = []
+        half = count // 2
+        return [
+            *strings,
+            *self.events(proc, first, records[: half * SLOTS]),
+            *self.events(proc, first + half, records[half * SLOTS :]),
+        ]
+
+    def losses(self, rows: Iterable[LossRow]) -> list[Frame]:
+        listed = list(rows)
+        return [self._frame(Loss(listed[i : i + 4096])) for i in range(0, len(listed), 4096)]
+
+    def end(self, end: End) -> Frame:
+        return self._frame(end)
+
+    def _new_strings(self) -> list[Frame]:
+        new, self._strings.new = self._strings.new, []
+        return [self._frame(Strings(new[i : i + ROWS_PER_FRAME])) for i in range(0, len(new), ROWS_PER_FRAME)]
+
+
+assert ROWS_PER_FRAME * (1024 + 64) < MAX_FRAME - HEADER_SIZE

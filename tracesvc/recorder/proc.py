@@ -1,0 +1,149 @@
+"""A proc: one writer of events, with its own buffer, sequence numbers and loss count.
+
+Emitting is one call, ``proc.extend((type, time, a, b, c))``: ``extend`` is the bound method of the list that is the
+buffer, so a record is stored whole, by one C call, under whatever re-enters at that moment (a signal handler, a
+``__del__``, the garbage collector) and from whatever thread.  The list is never replaced.  ``seal()`` takes full blocks of
+records off its front and hands them to the session; the sequence number of a record is its place in the list plus what
+was taken before, so it is assigned before anything can be lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from tracesvc.events import LossCause, ProcKind, ProcStart, ProcStop
+from tracesvc.format.batch import SLOTS
+from tracesvc.format.records import LossRow
+from tracesvc.recorder.clock import now
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.session import Session
+
+__all__ = ["Buffer", "Proc"]
+
+
+class Buffer:
+    """A sealed block of one proc's records, on its way to the reader and back to be used again."""
+
+    __slots__ = ("first", "lost", "proc", "records")
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.proc: Proc | None = None
+        self.first = 0
+        self.lost: LossRow | None = None
+        """what this proc lost just before ``first``"""
+
+    def __len__(self) -> int:
+        """Events in it."""
+        return len(self.records) // SLOTS
+
+    def clear(self) -> None:
+        """Empty it for the next use."""
+        self.records.clear()
+        self.proc = self.lost = None
+
+
+class Proc:
+    """One writer. Made by its session, see `tracesvc.recorder.session.Session.new_proc`."""
+
+    __slots__ = (
+        "_pending_loss",
+        "_sealing",
+        "capacity",
+        "extend",
+        "kind",
+        "live",
+        "lost",
+        "name",
+        "number",
+        "payload",
+        "records",
+        "running",
+        "sealed",
+        "session",
+        "stale",
+        "thread",
+    )
+
+    def __init__(self, session: Session, number: int, kind: ProcKind, name: str, thread: int, events: int) -> None:
+        self.session: Final = session
+        self.number: Final = number
+        self.kind: Final = kind
+        self.name: Final = name
+        self.thread: Final = thread
+        self.capacity: Final = events * SLOTS
+        """list slots of a full buffer"""
+        self.records: Final[list[Any]] = []
+        self.extend: Final[Callable[[tuple[Any, ...]], None]] = self.records.extend
+        self.running = 0
+        """id of the task whose step runs here (or whose thread call), 0: none"""
+        self.payload = 0
+        """bytes of texts and attributes in the buffer, about"""
+        self.sealed = 0
+        """events taken out of the buffer so far: the sequence number of the first one in it"""
+        self.lost = 0
+        self.live = True
+        self.stale = False
+        """after a loss, until the state of the run's tasks has been read anew"""
+        self._pending_loss: LossRow | None = None
+        self._sealing = threading.Lock()
+
+    @property
+    def emitted(self) -> int:
+        """Events so far; the next sequence number."""
+        return self.sealed + len(self.records) // SLOTS
+
+    def start(self) -> None:
+        self.extend((ProcStart.number, now(), self.kind, self.thread, self.name))
+
+    def stop(self) -> None:
+        """Emit the last event and hand everything over."""
+        self.extend((ProcStop.number, now(), 0, 0, 0))
+        self.live = False
+        self.seal(everything=True)
+
+    @trio.lowlevel.enable_ki_protection
+    def seal(self, everything: bool = False, wait: bool = False) -> None:
+        """Hand full blocks of the buffer to the session (``everything``: the rest too).
+
+        Does nothing while another call for this proc is under way: that one comes from another thread, or is what this
+        one interrupted (``wait`` makes it wait for that thread, at most a second).
+        """
+        if not self._sealing.acquire(blocking=wait, timeout=1.0 if wait else -1):
+            return
+        try:
+            records, capacity = self.records, self.capacity
+            self.payload = 0
+            while len(records) >= capacity or (everything and records):
+                block = records[:capacity]
+                del records[: len(block)]
+                first, count = self.sealed, len(block) // SLOTS
+                self.sealed = first + count
+                buffer = self.session.take_empty(self)
+                if isinstance(buffer, LossCause):
+                    self._lose(first, count, block[1], block[1 - SLOTS], buffer)
+                else:
+                    buffer.proc, buffer.first, buffer.records = self, first, block
+                    buffer.lost, self._pending_loss = self._pending_loss, None
+                    self.session.submit(buffer)
+        finally:
+            self._sealing.release()
+
+    def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
+        """Enter a block that found no room; one row for what was lost in one go."""
+        self.lost += count
+        self.stale = True
+        row = self._pending_loss
+        if row is not None:  # nothing was stored since, so it is contiguous
+            first, start = row.first, row.start
+        self._pending_loss = LossRow(self.number, first, self.sealed - 1, cause, start, end)
+
+    def take_pending_loss(self) -> LossRow | None:
+        """What was lost since the last buffer that found room; the caller puts it into the stream."""
+        row, self._pending_loss = self._pending_loss, None
+        return row

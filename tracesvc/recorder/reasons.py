@@ -1,0 +1,166 @@
+"""What a task that has just been suspended waits for.
+
+trio keeps, for every suspended task, the function that would abort its wait.  Its code object tells which of trio's
+primitives suspended the task, its closure on what: one dictionary lookup per block.  Two cases need the task's stack: a
+parking lot that is seen for the first time (whose is it: a lock's, a limiter's?), and a task that was cancelled while it
+blocked and whose abort function trio has already dropped.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any, Final
+
+import trio
+
+from tracesvc.events import Reason
+from tracesvc.recorder.identity import number_of
+
+__all__ = ["reason_of"]
+
+Answer = tuple[int, int]
+"""(reason, object)"""
+_Rule = Callable[[trio.lowlevel.Task, Any], Answer]
+
+_TRIO: Final = str(Path(trio.__file__).parent)
+_UNKNOWN: Final[Answer] = (Reason.PARKED, 0)
+
+_OWNERS: Final[tuple[tuple[type, Reason], ...]] = (
+    (trio.Lock, Reason.LOCK),
+    (trio.StrictFIFOLock, Reason.LOCK),
+    (trio.Semaphore, Reason.SEMAPHORE),
+    (trio.CapacityLimiter, Reason.LIMITER),
+    (trio.Condition, Reason.CONDITION),
+)
+
+
+def reason_of(task: trio.lowlevel.Task) -> Answer:
+    """Why ``task``, which is suspended, waits, and the number of the object it waits for (0: none)."""
+    abort = getattr(task, "_abort_func", None)
+    if type(abort) is FunctionType:
+        rule = _rules.get(abort.__code__)
+        if rule is None:
+            rule = _rules[abort.__code__] = _learn(abort)
+        return rule(task, abort)
+    return _by_stack(task)
+
+
+def _learn(abort: FunctionType) -> _Rule:
+    code = abort.__code__
+    if code.co_filename.startswith(_TRIO):
+        for suffix, reason, variable in _ABORTS:
+            if code.co_qualname == suffix:
+                return _rule(reason, code.co_freevars, variable)
+    return lambda task, abort: _UNKNOWN
+
+
+def _rule(reason: Reason, cells: tuple[str, ...], variable: str) -> _Rule:
+    """How to answer for one place in trio; resolved once, when it is first seen."""
+    if variable == "lot":
+        return lambda task, abort: _parked(task)
+    if variable == "fd":
+        fd, direction = cells.index("fd"), cells.index("attr_name")
+
+        def wait_for_fd(task: trio.lowlevel.Task, abort: Any) -> Answer:
+            closure = abort.__closure__
+            if closure[direction].cell_contents != "read_task":
+                return Reason.WRITABLE, closure[fd].cell_contents
+            if any(coroutine.cr_code is _process_wait for coroutine in _await_chain(task)):
+                return Reason.PROCESS, 0
+            return Reason.READABLE, closure[fd].cell_contents
+
+        return wait_for_fd
+    if variable in cells:
+        cell = cells.index(variable)
+        if reason in (Reason.CHANNEL_SEND, Reason.CHANNEL_RECEIVE):
+            # both ends and all their clones share one state: that is the channel
+            return lambda task, abort: (reason, number_of(abort.__closure__[cell].cell_contents._state))
+        return lambda task, abort: (reason, number_of(abort.__closure__[cell].cell_contents))
+    answer = (int(reason), 0)
+    return lambda task, abort: answer
+
+
+_ABORTS: Final = (
+    # qualified name of the abort function, reason, variable of its closure that is the object
+    ("sleep_forever.<locals>.<lambda>", Reason.SLEEP, ""),
+    ("MemorySendChannel.send.<locals>.abort_fn", Reason.CHANNEL_SEND, "self"),
+    ("MemoryReceiveChannel.receive.<locals>.abort_fn", Reason.CHANNEL_RECEIVE, "self"),
+    ("Event.wait.<locals>.abort_fn", Reason.EVENT, "self"),
+    ("Nursery._nested_child_finished.<locals>.aborted", Reason.NURSERY, "self"),
+    ("EpollIOManager._epoll_wait.<locals>.abort", Reason.READABLE, "fd"),
+    ("to_thread_run_sync.<locals>.abort", Reason.THREAD, ""),
+    ("ParkingLot.park.<locals>.abort_fn", Reason.PARKED, "lot"),
+)
+_rules: Final[dict[CodeType, _Rule]] = {}
+_process_wait: Final = trio.Process.wait.__code__
+
+
+# --- parking lots --------------------------------------------------------------------------------
+
+_lots: Final[dict[int, tuple[weakref.ref[object], Answer]]] = {}
+
+
+def _parked(task: trio.lowlevel.Task) -> Answer:
+    lot = task.custom_sleep_data
+    known = _lots.get(id(lot))
+    if known is not None and known[0]() is lot:
+        return known[1]
+    answer = _owner_of_lot(task, lot)
+    try:
+        _lots[id(lot)] = weakref.ref(lot, lambda _, key=id(lot): _lots.pop(key, None)), answer
+    except TypeError:
+        pass
+    return answer
+
+
+def _owner_of_lot(task: trio.lowlevel.Task, lot: object) -> Answer:
+    """Whose parking lot it is: the object whose method awaits ``park``."""
+    owner = None
+    for coroutine in _await_chain(task):
+        if coroutine.cr_code.co_qualname == "ParkingLot.park":
+            break
+        owner = coroutine
+    frame = getattr(owner, "cr_frame", None)
+    me = frame.f_locals.get("self") if frame is not None and "self" in frame.f_code.co_varnames else None
+    for kind, reason in _OWNERS:
+        if isinstance(me, kind):
+            return reason, number_of(me)
+    if type(me).__name__ == "SignalReceiver" and type(me).__module__.startswith("trio"):
+        return Reason.SIGNAL, 0
+    return Reason.PARKED, number_of(lot)
+
+
+# --- by the stack --------------------------------------------------------------------------------
+
+_PLACES: Final = {
+    "sleep_forever": Reason.SLEEP,
+    "MemorySendChannel.send": Reason.CHANNEL_SEND,
+    "MemoryReceiveChannel.receive": Reason.CHANNEL_RECEIVE,
+    "Event.wait": Reason.EVENT,
+    "Nursery._nested_child_finished": Reason.NURSERY,
+    "to_thread_run_sync": Reason.THREAD,
+}
+
+
+def _await_chain(task: trio.lowlevel.Task) -> Iterator[Any]:
+    """The task's coroutines, outermost first, as far as they are plain coroutines."""
+    coroutine: Any = task.coro
+    while hasattr(coroutine, "cr_await"):
+        yield coroutine
+        coroutine = coroutine.cr_await
+
+
+def _by_stack(task: trio.lowlevel.Task) -> Answer:
+    for coroutine in reversed(list(_await_chain(task))):
+        code = coroutine.cr_code
+        reason = _PLACES.get(code.co_qualname)
+        if reason is None or not code.co_filename.startswith(_TRIO):
+            continue
+        if "self" in code.co_varnames and coroutine.cr_frame is not None:
+            me = coroutine.cr_frame.f_locals.get("self")
+            return reason, number_of(getattr(me, "_state", me))
+        return reason, 0
+    return _UNKNOWN
