@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "events": set(),
     "format": {"events"},
     "recorder": {"format", "events"},
-    "sinks": {"format", "events"},
+    "sinks": {"recorder", "format", "events"},
     "model": {"format", "events"},
     "analysis": {"model", "format", "events"},
     "export": {"model", "format", "events"},

@@ -111,6 +111,7 @@ def image() -> Iterator[Path]:
                         cwd=root / "src",
                         env=os.environ | {"PATH": path},
                     )
+        subprocess.run(["chmod", "-R", "a-w", root / "final"], check=True)
         data = root / "data"
         data.mkdir(mode=0o750)
         if AS_NOBODY:

@@ -14,7 +14,11 @@ def test_a_present_program_is_found():
 
 @pytest.mark.parametrize(
     "ci, outcome",
-    [(None, pytest.skip.Exception), ("false", pytest.skip.Exception), ("true", pytest.fail.Exception)],
+    [
+        (None, pytest.skip.Exception),
+        ("false", pytest.skip.Exception),
+        ("true", pytest.fail.Exception),
+    ],
 )
 def test_a_missing_program_skips_with_one_line_and_fails_in_ci(monkeypatch, ci, outcome):
     monkeypatch.delenv("CI", raising=False)

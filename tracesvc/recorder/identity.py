@@ -62,7 +62,7 @@ def cut_name(name: object, limit: int = MAX_NAME) -> str:
     """``name`` as text of at most ``limit`` bytes of UTF-8; one that was cut ends in "\N{HORIZONTAL ELLIPSIS}"."""
     if type(name) is not str:
         name = str(name) if isinstance(name, str) else _safe_repr(name)
-    if len(name) * 4 <= limit and name.isascii():
+    if name.isascii() and len(name) <= limit:
         return name
     encoded = name.encode("utf-8", "replace")
     if len(encoded) <= limit:

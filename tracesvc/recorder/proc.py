@@ -35,7 +35,7 @@ class Buffer:
         self.records: list[Any] = []
         self.proc: Proc | None = None
         self.first = 0
-        self.lost: LossRow | None = None
+        self.lost: list[LossRow] = []
         """what this proc lost just before ``first``"""
 
     def __len__(self) -> int:
@@ -45,7 +45,8 @@ class Buffer:
     def clear(self) -> None:
         """Empty it for the next use."""
         self.records.clear()
-        self.proc = self.lost = None
+        self.lost = []
+        self.proc = None
 
 
 class Proc:
@@ -86,11 +87,12 @@ class Proc:
         """bytes of texts and attributes in the buffer, about"""
         self.sealed = 0
         """events taken out of the buffer so far: the sequence number of the first one in it"""
-        self.lost = 0
+        self.lost: Final[dict[LossCause, int]] = {}
+        """events by cause"""
         self.live = True
         self.stale = False
         """after a loss, until the state of the run's tasks has been read anew"""
-        self._pending_loss: LossRow | None = None
+        self._pending_loss: list[LossRow] = []
         self._sealing = threading.Lock()
 
     @property
@@ -103,6 +105,8 @@ class Proc:
 
     def stop(self) -> None:
         """Emit the last event and hand everything over."""
+        if not self.live:
+            return
         self.extend((ProcStop.number, now(), 0, 0, 0))
         self.live = False
         self.seal(everything=True)
@@ -119,6 +123,11 @@ class Proc:
         try:
             records, capacity = self.records, self.capacity
             self.payload = 0
+            if not self.session.accepting:  # the trace is over; a thread or a hook did not know yet
+                count = len(records) // SLOTS
+                del records[: count * SLOTS]
+                self.session.dropped_late += count
+                return
             while len(records) >= capacity or (everything and records):
                 block = records[:capacity]
                 del records[: len(block)]
@@ -129,21 +138,22 @@ class Proc:
                     self._lose(first, count, block[1], block[1 - SLOTS], buffer)
                 else:
                     buffer.proc, buffer.first, buffer.records = self, first, block
-                    buffer.lost, self._pending_loss = self._pending_loss, None
+                    buffer.lost = self.take_pending_loss()
                     self.session.submit(buffer)
         finally:
             self._sealing.release()
 
     def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
         """Enter a block that found no room; one row for what was lost in one go."""
-        self.lost += count
+        self.lost[cause] = self.lost.get(cause, 0) + count
         self.stale = True
-        row = self._pending_loss
-        if row is not None:  # nothing was stored since, so it is contiguous
-            first, start = row.first, row.start
-        self._pending_loss = LossRow(self.number, first, self.sealed - 1, cause, start, end)
+        rows = self._pending_loss
+        if rows and rows[-1].cause == cause:  # nothing was stored since, so it is contiguous
+            last = rows.pop()
+            first, start = last.first, last.start
+        rows.append(LossRow(self.number, first, self.sealed - 1, cause, start, end))
 
-    def take_pending_loss(self) -> LossRow | None:
+    def take_pending_loss(self) -> list[LossRow]:
         """What was lost since the last buffer that found room; the caller puts it into the stream."""
-        row, self._pending_loss = self._pending_loss, None
-        return row
+        rows, self._pending_loss = self._pending_loss, []
+        return rows

@@ -40,12 +40,15 @@ _OWNERS: Final[tuple[tuple[type, Reason], ...]] = (
 def reason_of(task: trio.lowlevel.Task) -> Answer:
     """Why ``task``, which is suspended, waits, and the number of the object it waits for (0: none)."""
     abort = getattr(task, "_abort_func", None)
-    if type(abort) is FunctionType:
-        rule = _rules.get(abort.__code__)
-        if rule is None:
-            rule = _rules[abort.__code__] = _learn(abort)
-        return rule(task, abort)
-    return _by_stack(task)
+    try:
+        if type(abort) is FunctionType:
+            rule = _rules.get(abort.__code__)
+            if rule is None:
+                rule = _rules[abort.__code__] = _learn(abort)
+            return rule(task, abort)
+        return _by_stack(task)
+    except Exception:  # a shape of trio not seen yet: the truth is then that we cannot tell
+        return _UNKNOWN
 
 
 def _learn(abort: FunctionType) -> _Rule:

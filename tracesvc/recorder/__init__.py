@@ -1,0 +1,1 @@
+"""Inside the traced program: what runs per event."""

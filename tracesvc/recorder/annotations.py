@@ -1,0 +1,317 @@
+"""What a program says about itself: spans, regions, logs, counters.
+
+While no tracer runs, `log` and `counter` return at once, and `span` and `region` only keep their place in the context:
+so that a tracer that starts in the middle finds the ones that are open.  Nothing here ever raises into the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter as Tally
+from contextvars import Context, ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
+from tracesvc.recorder.clock import now
+from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.session import local
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.proc import Proc
+    from tracesvc.recorder.session import Session
+
+__all__ = ["LEVELS", "Region", "Span", "counter", "log", "open_annotations", "recording", "region", "span"]
+
+MAX_TEXT: Final = 16 << 10
+"""bytes of UTF-8 in a log message"""
+MAX_VALUE: Final = 1 << 10
+"""bytes of UTF-8 in a text attribute"""
+MAX_ATTRIBUTES: Final = 64
+MAX_PAYLOAD: Final = 256 << 10
+"""bytes of texts and attributes in one buffer; more seals it early"""
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+_next_id: Final = itertools.count(1).__next__
+
+
+class _Recording:
+    """Where annotations go."""
+
+    session: Session | None = None
+    """the session that is on, if any"""
+
+
+recording: Final = _Recording()
+current_span: Final[ContextVar[Span | None]] = ContextVar("tracesvc_span", default=None)
+current_region: Final[ContextVar[Region | None]] = ContextVar("tracesvc_region", default=None)
+current_proc: Final[ContextVar[Proc | None]] = ContextVar("tracesvc_proc", default=None)
+"""set by ``tracer.proc(name)``: what this task and its children emit goes there"""
+
+repairs: Final[Tally[str]] = Tally()
+"""misuse that was put right, by kind"""
+
+
+def _writer(session: Session) -> tuple[Proc, int]:
+    """(proc to write to, id of the task that runs or is worked for)."""
+    proc = local.proc
+    if proc is None or proc.session is not session or not proc.live:
+        proc = session.proc_of_thread()
+    own = current_proc.get()
+    if own is not None and own.session is session and own.live and own.thread == proc.thread:
+        return own, proc.running
+    return proc, proc.running
+
+
+def _emit(session: Session, proc: Proc, record: tuple[Any, ...], payload: int = 0) -> None:
+    proc.extend(record)
+    if payload:
+        proc.payload += payload
+    if len(proc.records) >= proc.capacity or proc.payload > MAX_PAYLOAD:
+        proc.seal(everything=proc.payload > MAX_PAYLOAD)
+
+
+class Span:
+    """A logical piece of work; made by `span`."""
+
+    __slots__ = ("_attributes", "_outer", "begun_in", "ended", "id", "name")
+
+    def __init__(self, name: str, attributes: dict[str, Any]) -> None:
+        self.id: Final = _next_id()
+        self.name: Final = name
+        self._attributes: Final = attributes
+        self._outer: Span | None = None
+        self.begun_in: Session | None = None
+        """the session that has its begin"""
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<Span {self.id} {self.name!r}>"
+
+    @property
+    def outer(self) -> Span | None:
+        """The span that was current where this one began."""
+        return self._outer
+
+    def __enter__(self) -> Span:
+        self._outer = current_span.get()
+        current_span.set(self)
+        session = recording.session
+        if session is not None:
+            proc, task = _writer(session)
+            self.begin(session, proc, task)
+        return self
+
+    def begin(self, session: Session, proc: Proc, task: int) -> None:
+        """Record the begin in ``session``."""
+        attributes, size = _attributes(self._attributes)
+        parent, self.begun_in = 0 if self._outer is None else self._outer.id, session
+        rest = (task, cut_name(self.name), attributes)
+        _emit(session, proc, (SpanBegin.number, now(), self.id, parent, rest), size)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if self.ended:
+            repairs["span ended twice"] += 1
+            return
+        self.ended = True
+        if current_span.get() is self:
+            current_span.set(self._outer)
+        elif _chain_has(current_span.get(), self):
+            repairs["span ended out of order"] += 1
+        else:
+            repairs["span ended elsewhere"] += 1
+        session = recording.session
+        if session is not None and self.begun_in is session:
+            proc, task = _writer(session)
+            _emit(session, proc, (SpanEnd.number, now(), self.id, task, 0))
+
+
+class Region:
+    """A lexical piece of work inside one task; made by `region`."""
+
+    __slots__ = ("_attributes", "_outer", "begun_in", "ended", "id", "name", "task")
+
+    def __init__(self, name: str, attributes: dict[str, Any]) -> None:
+        self.id: Final = _next_id()
+        self.name: Final = name
+        self._attributes: Final = attributes
+        self._outer: Region | None = None
+        self.begun_in: Session | None = None
+        self.task = -1
+        """the task it belongs to; -1 while that is not known because no tracer has run"""
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<Region {self.id} {self.name!r}>"
+
+    @property
+    def outer(self) -> Region | None:
+        """The region that was current where this one began; it may be one of the parent task's."""
+        return self._outer
+
+    def __enter__(self) -> Region:
+        self._outer = current_region.get()
+        current_region.set(self)
+        session = recording.session
+        if session is not None:
+            proc, task = _writer(session)
+            self.begin(session, proc, task)
+        return self
+
+    def begin(self, session: Session, proc: Proc, task: int) -> None:
+        """Record the begin in ``session``, as of ``task``."""
+        attributes, size = _attributes(self._attributes)
+        self.task, self.begun_in = task, session
+        session.open_regions.setdefault(task, []).append(self)
+        _emit(session, proc, (RegionBegin.number, now(), self.id, task, (cut_name(self.name), attributes)), size)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if self.ended:
+            repairs["region ended twice"] += 1
+            return
+        self.ended = True
+        if current_region.get() is self:
+            current_region.set(self._outer)
+        session = recording.session
+        if session is None or self.begun_in is not session:
+            return
+        proc, task = _writer(session)
+        open_here = session.open_regions.get(self.task, [])
+        if task != self.task:
+            repairs["region ended elsewhere"] += 1
+        elif open_here and open_here[-1] is not self:
+            repairs["region ended out of order"] += 1
+        while open_here:  # the ones inside it end with it: regions of a task nest in the trace, whatever happened
+            inner = open_here.pop()
+            inner.ended = True
+            _emit(session, proc, (RegionEnd.number, now(), inner.id, self.task, 0))
+            if inner is self:
+                break
+        if not open_here:
+            session.open_regions.pop(self.task, None)
+
+
+def _chain_has(innermost: Any, wanted: Any) -> bool:
+    while innermost is not None:
+        if innermost is wanted:
+            return True
+        innermost = innermost.outer
+    return False
+
+
+def span(name: str, /, **attributes: Any) -> Span:
+    """A context manager for a logical piece of work: a request, a job.
+
+    It may be used across awaits; tasks and ``to_thread`` threads started inside belong to it, and spans begun there are
+    its children.  ``attributes`` are kept as they are if they are numbers, texts (1 KiB), None, True, False or bytes;
+    anything else as its repr.
+    """
+    return Span(name, attributes)
+
+
+def region(name: str, /, **attributes: Any) -> Region:
+    """A context manager for a piece of code in one task; regions of a task nest. Attributes as for `span`.
+
+    One that is ended twice, out of order or by another task is put right in the trace and counted in
+    ``Tracer.statistics().repairs``.
+    """
+    return Region(name, attributes)
+
+
+def log(message: str, /, *, level: str | int = "info", **attributes: Any) -> None:
+    """A message at this moment, in this task and span; at most 16 KiB of it are kept.
+
+    ``level`` is a number as in `logging`, or one of debug, info, warning, error, critical.
+    """
+    session = recording.session
+    if session is None:
+        return
+    proc, task = _writer(session)
+    number = level if type(level) is int else LEVELS.get(str(level), 20)
+    text = cut_name(message, MAX_TEXT)
+    cut = len(message) - len(text) + 1 if isinstance(message, str) and len(text) < len(message) else 0
+    values, size = _attributes(attributes)
+    inside = current_span.get()
+    rest = (number, cut, text, values)
+    record = (Log.number, now(), task, 0 if inside is None else inside.id, rest)
+    _emit(session, proc, record, size + len(text))
+
+
+def counter(name: str, value: float, /) -> None:
+    """A number that changes over time has this value from now on."""
+    session = recording.session
+    if session is None:
+        return
+    proc, task = _writer(session)
+    try:
+        number = float(value)
+    except Exception:  # an annotation never raises
+        repairs["counter without a number"] += 1
+        return
+    _emit(session, proc, (Counter.number, now(), cut_name(name), number, task))
+
+
+_PLAIN: Final = (bool, int, float, type(None))
+
+
+def _attributes(attributes: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+    """(what goes into the trace, about how many bytes that is)."""
+    if not attributes:
+        return None, 0
+    kept: dict[str, Any] = {}
+    size = 0
+    for key, value in itertools.islice(attributes.items(), MAX_ATTRIBUTES):
+        if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+            value = str(value) if value.bit_length() < 4096 else f"<int of {value.bit_length()} bits>"
+        elif type(value) is bytes:
+            value = value[:MAX_VALUE]
+        elif type(value) not in _PLAIN:
+            value = cut_name(value, MAX_VALUE)
+        kept[cut_name(key)] = value
+        size += len(key) + (len(value) if isinstance(value, (str, bytes)) else 8)
+    return kept, size
+
+
+def open_annotations(session: Session, proc: Proc, tasks: list[tuple[int, Context]]) -> None:
+    """Record the begin of what was open before ``session``: the spans and regions in the contexts of the live tasks.
+
+    ``tasks`` has parents before children: a region in the contexts of both is the parent's.
+    """
+    for task, context in tasks:
+        spans = _open(context.get(current_span), session)
+        for found in spans:
+            found.begin(session, proc, task)
+        for inner in _open(context.get(current_region), session):
+            inner.begin(session, proc, task)
+
+
+def _open(innermost: Any, session: Session) -> list[Any]:
+    """The open ones that the session has no begin of, outermost first."""
+    found = []
+    while innermost is not None:
+        if not innermost.ended and innermost.begun_in is not session:
+            found.append(innermost)
+        innermost = innermost.outer
+    return found[::-1]
+
+
+@contextlib.contextmanager
+def writing_to(proc: Proc) -> Any:
+    """What the current task and its children emit goes to ``proc`` (where they run in its thread)."""
+    token = current_proc.set(proc)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # left in another context
+            current_proc.reset(token)

@@ -1,0 +1,231 @@
+"""Buffers -> frames: what the reader does with a full buffer, and when a generation begins. No I/O, no trio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from tracesvc.events import LossCause
+from tracesvc.format.batch import SLOTS, sort_records
+from tracesvc.format.frames import Frame
+from tracesvc.format.records import (
+    End,
+    Generation,
+    Header,
+    LossRow,
+    ProcRow,
+    RegionRow,
+    Snapshot,
+    SpanRow,
+    TaskRow,
+)
+from tracesvc.format.writer import SessionWriter
+from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.live import LiveState
+from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.session import Session
+from tracesvc.recorder.tree import TaskTree
+
+__all__ = ["Drain"]
+
+GENERATION: Final = 1_000_000_000
+"""ns that a generation lasts at least"""
+PIECE: Final = 256
+"""tasks of a snapshot that are written in one go; well under a millisecond"""
+ANNOTATIONS: Final = 3
+"""spans and regions in one frame: with 64 attributes of 1 KiB and their names each, they surely fit"""
+
+
+class _Account:
+    """What the stream has of one proc so far."""
+
+    __slots__ = ("lost", "newest", "next")
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.lost = 0
+        self.newest = 0
+
+
+class Drain:
+    """Makes the stream of one session."""
+
+    def __init__(self, session: Session, source: dict[str, Any], options: dict[str, Any]) -> None:
+        self._session: Final = session
+        self._writer: Final = SessionWriter()
+        self._live: Final = LiveState()
+        self._accounts: Final[dict[int, _Account]] = {}
+        self._generation = -1
+        self._generation_began = 0
+        self._events_since = 0
+        self._weight = 0
+        self.rotate = True
+        """begin a generation with the next buffer, whatever the time"""
+        self.header: Final = self._writer.header(
+            Header(session.id, source, session.monotonic, session.wall, options)
+        )
+        self._retired_emitted = 0
+        self._retired_lost = 0
+        self._trees: Final[dict[int, TaskTree]] = {}
+        self.frames = 0
+        self.bytes = 0
+        self.buffers = 0
+        """buffers that went by"""
+        self.late = 0
+        """records that had to be moved up in time to keep the order of their proc"""
+
+    @property
+    def retired(self) -> tuple[int, int]:
+        """(events emitted, events lost) of procs that are over."""
+        return self._retired_emitted, self._retired_lost
+
+    def count(self, frames: list[Frame]) -> list[Frame]:
+        """Note what was delivered."""
+        self.frames += len(frames)
+        self.bytes += sum(len(frame.data) for frame in frames)
+        return frames
+
+    # --- generations -----------------------------------------------------------------------------
+
+    def due(self, buffer: Buffer) -> bool:
+        """Whether a generation should begin before this buffer: after 1 s, and once its events outweigh its snapshot."""
+        if self.rotate:
+            return True
+        newest = buffer.records[1 - SLOTS]
+        return bool(newest - self._generation_began >= GENERATION and self._events_since >= self._weight)
+
+    def begin_generation(self) -> Iterator[list[Frame]]:
+        """The frames that open a generation, in pieces that take under a millisecond each; exhaust it."""
+        self.rotate = False
+        self._generation += 1
+        self._generation_began = now()
+        self._events_since, self._weight = 0, len(self._live)
+        generation = Generation(self._generation, self._generation_began, wall(), self._session.id)
+        yield self._writer.generation(generation, self._rows())
+        stale = {number for number, proc in self._session.procs.items() if proc.stale}
+        for proc in self._live.runs:
+            if proc not in stale:  # what is believed of its tasks may be wrong; it is being read anew
+                yield from self._tasks(proc)
+        yield from self._annotations()
+
+    def _tasks(self, proc: int) -> Iterator[list[Frame]]:
+        seq, parts = self._account(proc).next, -(-self._live.tasks_of(proc) // PIECE)
+        rows = self._live.task_rows(proc, self._writer.intern)
+        for part in range(parts):
+            yield self._writer.snapshot(Snapshot(proc, seq, part, parts, tasks=list(islice(rows, PIECE))))
+
+    def _annotations(self) -> Iterator[list[Frame]]:
+        rows = self._live.annotation_rows(self._writer.intern)
+        parts = -(-len(rows) // ANNOTATIONS)
+        for part in range(parts):
+            some = rows[part * ANNOTATIONS : (part + 1) * ANNOTATIONS]
+            spans = [row for row in some if isinstance(row, SpanRow)]
+            regions = [row for row in some if isinstance(row, RegionRow)]
+            yield self._writer.snapshot(Snapshot(0, 0, part, parts, spans=spans, regions=regions))
+
+    def _rows(self, final: bool = False) -> list[ProcRow]:
+        """Accounts of all procs; those that have ended, and wholly come by, are forgotten after this one."""
+        rows = self._accounts_of_live()
+        for i, row in enumerate(rows):
+            proc = self._session.procs[row.proc]
+            if not final and (proc.live or row.emitted != proc.emitted):
+                continue
+            rows[i] = row._replace(live=False)
+            if not final:
+                self._retired_emitted += row.emitted
+                self._retired_lost += row.lost
+                del self._session.procs[row.proc]
+                self._accounts.pop(row.proc, None)
+                self._live.forget_run(row.proc)
+        return rows
+
+    def _account(self, proc: int) -> _Account:
+        account = self._accounts.get(proc)
+        if account is None:
+            account = self._accounts[proc] = _Account()
+        return account
+
+    # --- events and losses -----------------------------------------------------------------------
+
+    def events(self, buffer: Buffer) -> list[Frame]:
+        """The frames for one buffer, what was lost before it included."""
+        proc, records = buffer.proc, buffer.records
+        assert proc is not None
+        account = self._account(proc.number)
+        frames = self._losses(buffer.lost)
+        times = records[1::SLOTS]
+        if times[0] < account.newest or times != sorted(times):
+            self.late += sort_records(records, account.newest)
+        account.newest = records[1 - SLOTS]
+        count = len(buffer)
+        account.next = buffer.first + count
+        self.buffers += 1
+        self._events_since += count
+        self._live.apply(proc.number, records)
+        frames += self._writer.events(proc.number, buffer.first, records)
+        if proc.stale:
+            self._repair(proc, account)
+        return frames
+
+    def _losses(self, rows: list[LossRow]) -> list[Frame]:
+        for row in rows:
+            account = self._account(row.proc)
+            account.next = row.last + 1
+            account.lost += row.last - row.first + 1
+        return self._writer.losses(rows)
+
+    def repair(self, proc: int, tree: TaskTree) -> None:
+        """The state of a run, read from trio; holds from its event ``tree.seq`` on, which is still to come by."""
+        self._trees[proc] = tree
+
+    def _repair(self, proc: Proc, account: _Account) -> None:
+        tree = self._trees.get(proc.number)
+        if tree is not None and account.next >= tree.seq:
+            del self._trees[proc.number]
+            if account.next == tree.seq:  # else there was another loss in between: a new one will be read
+                self._live.repair(proc.number, tree, now())
+                proc.stale = False
+                self.rotate = True
+
+    def farewell(self) -> list[Frame]:
+        """What ends the stream of a sink that leaves while the session goes on; they are not part of the others'."""
+        rows = self._accounts_of_live()
+        return self._writer.aside(rows, self._end(rows))
+
+    def _accounts_of_live(self) -> list[ProcRow]:
+        rows = []
+        for proc in list(self._session.procs.values()):
+            account = self._account(proc.number)
+            rows.append(ProcRow(proc.number, proc.kind, proc.name, proc.thread, account.next, account.lost, True))
+        return rows
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def footer(self) -> list[Frame]:
+        """Last losses, last accounts, end mark."""
+        frames: list[Frame] = []
+        if self._generation < 0:
+            for piece in self.begin_generation():
+                frames += piece
+        for proc in list(self._session.procs.values()):
+            frames += self._losses(proc.take_pending_loss())
+        rows = self._rows(final=True)
+        frames += self._writer.procs(rows)
+        return [*frames, self._writer.end(self._end(rows))]
+
+    def _end(self, rows: list[ProcRow]) -> End:
+        """The end mark, given the accounts of the procs that are not retired."""
+        emitted = self._retired_emitted + sum(row.emitted for row in rows)
+        lost = self._retired_lost + sum(row.lost for row in rows)
+        return End(now(), wall(), emitted, lost)
+
+    def undelivered(self, buffers: list[Buffer]) -> int:
+        """Enter buffers that no reader came for; returns their events."""
+        count = 0
+        for buffer in buffers:
+            if buffer.proc is not None:
+                lost = buffer.proc.lost
+                lost[LossCause.NO_READER] = lost.get(LossCause.NO_READER, 0) + len(buffer)
+                count += len(buffer)
+        return count

@@ -1,0 +1,230 @@
+"""The public way into trio: an instrument whose hooks record.
+
+trio calls, within one step of task T: ``before_task_step(T)``, then any ``task_spawned``/``task_scheduled``,
+``task_exited(T)`` if it ended, ``after_task_step(T)`` last.  A step that ends in a checkpoint schedules T itself before
+that; so how a step ended is known at ``after_task_step`` only, and a wake-up of the task that runs is no wake-up but a
+yield.  While a hook for another task runs, the task whose step it is is the waker.
+
+The hooks are closures over what they need: an attribute look-up less is worth it a million times a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from tracesvc.events import (
+    Counter,
+    IoWaitEnd,
+    IoWaitStart,
+    ProcKind,
+    StepBlock,
+    StepStart,
+    StepYield,
+    TaskExit,
+    TaskRunnable,
+)
+from tracesvc.recorder.clock import now
+from tracesvc.recorder.reasons import reason_of
+from tracesvc.recorder.session import local
+from tracesvc.recorder.tree import TaskTree, create_record, in_run, read_tree
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.proc import Proc
+    from tracesvc.recorder.session import Session
+
+__all__ = ["LOOP_LAG", "RUN_QUEUE", "RunHooks"]
+
+SAMPLE_EVERY: Final = 250_000_000
+"""ns between samples of the run loop's counters"""
+RUN_QUEUE: Final = "trio.run_queue"
+"""counter: tasks that are runnable at the beginning of a pass of the run loop"""
+LOOP_LAG: Final = "trio.loop_lag"
+"""counter: ns that the longest pass since the last sample took; as long may a ready task have waited"""
+
+
+class RunHooks(trio.abc.Instrument):
+    """Records one trio run into one proc. ``proc`` is None until the run has begun."""
+
+    def __init__(self, session: Session) -> None:
+        self._session: Final = session
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._before: Proc | None = None
+        self.proc: Proc | None = None
+
+    def before_run(self) -> None:
+        """A run begins that the tracer was there before; it is not yet "in" trio."""
+        if self._session.open:
+            self.enter().start()
+
+    def after_run(self) -> None:
+        """The run is over, and with it the proc."""
+        if self.proc is not None:
+            self.proc.stop()
+        if local.proc is self.proc:
+            local.proc = self._before
+
+    def enter(self) -> Proc:
+        """In the run: make its proc that of the thread, and put the recording hooks in place."""
+        proc = self.proc = self._session.new_proc(ProcKind.RUN, threading.current_thread().name)
+        self._token = trio.lowlevel.current_trio_token()
+        self._before, local.proc = local.proc, proc
+        for hook, function in _recording_hooks(proc).items():
+            setattr(self, hook, function)
+        return proc
+
+    def leave(self) -> None:
+        """Take the hooks out of the run again; from any thread."""
+        if self._token is None:
+            return
+        if in_run(self._token):
+            self._remove()
+        else:
+            # besides RunFinishedError: a guest run that its host abandoned has no sockets to be woken through
+            with contextlib.suppress(trio.RunFinishedError, OSError):
+                self._token.run_sync_soon(self._remove)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(KeyError):  # trio removed it, or the run is over
+            trio.lowlevel.remove_instrument(self)
+        if local.proc is self.proc:
+            local.proc = self._before
+
+    def read_tasks(self, answer: Callable[[TaskTree], None]) -> None:
+        """Have the state of the run's tasks read, in that run, and given to ``answer`` there."""
+        proc, token = self.proc, self._token
+        if proc is None or token is None:
+            return
+
+        def read() -> None:
+            if proc.live and proc.session.open:
+                proc.seal(everything=True)
+                answer(read_tree(proc.sealed))
+
+        with contextlib.suppress(trio.RunFinishedError, OSError):
+            token.run_sync_soon(read)
+
+    # Overridden per instance by `enter`. They stand here because trio asks, when an instrument is added, which hooks it
+    # has, and that may be before the run (and so the proc) exists; then `before_run` comes first.
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See `_recording_hooks`."""
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See `_recording_hooks`."""
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        """See `_recording_hooks`."""
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """See `_recording_hooks`."""
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """See `_recording_hooks`."""
+
+    def before_io_wait(self, timeout: float) -> None:
+        """See `_recording_hooks`."""
+
+    def after_io_wait(self, timeout: float) -> None:
+        """See `_recording_hooks`."""
+
+
+def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
+    """The hooks of one run, by name."""
+    extend, records, capacity = proc.extend, proc.records, proc.capacity
+    step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
+    task_runnable, task_exit = TaskRunnable.number, TaskExit.number
+    io_wait_start, io_wait_end, counter = IoWaitStart.number, IoWaitEnd.number, Counter.number
+    fresh = 0  # the task that was just spawned: trio reports it as scheduled next, which says nothing new
+    yielded = exited = waiting = False
+    pass_start = next_sample = now()
+    worst_pass = 0
+
+    def before_task_step(task: trio.lowlevel.Task) -> None:
+        number = proc.running = task._counter + 1
+        extend((step_start, now(), number, 0, 0))
+
+    def after_task_step(task: trio.lowlevel.Task) -> None:
+        nonlocal yielded, exited
+        if exited:
+            exited = yielded = False
+        elif yielded:
+            yielded = False
+            extend((step_yield, now(), proc.running, 0, 0))
+        else:
+            time = now()
+            reason, thing = reason_of(task)
+            extend((step_block, time, proc.running, reason, thing))
+        proc.running = 0
+        if len(records) >= capacity:
+            proc.seal()
+
+    def task_scheduled(task: trio.lowlevel.Task) -> None:
+        nonlocal yielded, fresh
+        number = task._counter + 1
+        if number == proc.running:
+            yielded = True
+        elif number == fresh:
+            fresh = 0
+        else:
+            extend((task_runnable, now(), number, proc.running, 0))
+
+    def task_spawned(task: trio.lowlevel.Task) -> None:
+        nonlocal fresh
+        fresh = task._counter + 1
+        extend(create_record(task, now()))
+        if len(records) >= capacity:
+            proc.seal()
+
+    def task_exited(task: trio.lowlevel.Task) -> None:
+        nonlocal exited
+        number = task._counter + 1
+        exited = number == proc.running
+        extend((task_exit, now(), number, 0, 0))
+
+    def before_io_wait(timeout: float) -> None:
+        nonlocal waiting, worst_pass, next_sample
+        time = now()
+        if time - pass_start > worst_pass:
+            worst_pass = time - pass_start
+        if time >= next_sample:
+            extend((counter, time, LOOP_LAG, worst_pass, 0))
+            next_sample, worst_pass = time + SAMPLE_EVERY, 0
+            extend((counter, time, RUN_QUEUE, _run_queue_length(), 0))
+        if timeout > 0:
+            waiting = True
+            extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
+
+    def after_io_wait(timeout: float) -> None:
+        nonlocal waiting, pass_start
+        pass_start = time = now()
+        if waiting:
+            waiting = False
+            extend((io_wait_end, time, 0, 0, 0))
+
+    return {
+        hook.__name__: hook
+        for hook in (
+            before_task_step,
+            after_task_step,
+            task_scheduled,
+            task_spawned,
+            task_exited,
+            before_io_wait,
+            after_io_wait,
+        )
+    }
+
+
+def _run_queue_length() -> int:
+    """Tasks that are runnable; called between steps."""
+    root = trio.lowlevel.current_root_task()
+    queue = getattr(getattr(root, "_runner", None), "runq", None)
+    if queue is not None:
+        return len(queue)
+    # the public way; it looks at every file descriptor that is waited for
+    return trio.lowlevel.current_statistics().tasks_runnable

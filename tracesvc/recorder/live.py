@@ -1,0 +1,162 @@
+"""State of what is alive, as the reader knows it from the events that went by: what snapshots are written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import compress
+from typing import Any, Final
+
+from tracesvc.events import (
+    RegionBegin,
+    RegionEnd,
+    SpanBegin,
+    SpanEnd,
+    StepBlock,
+    StepStart,
+    StepYield,
+    TaskCreate,
+    TaskExit,
+    TaskRunnable,
+    TaskState,
+    TaskWaiting,
+)
+from tracesvc.format.batch import SLOTS
+from tracesvc.format.records import RegionRow, SpanRow, TaskRow
+from tracesvc.recorder.tree import TaskTree
+
+__all__ = ["LiveState"]
+
+_STATE: Final = {
+    TaskCreate.number: TaskState.RUNNABLE,
+    TaskWaiting.number: TaskState.WAITING,
+    TaskRunnable.number: TaskState.RUNNABLE,
+    StepStart.number: TaskState.RUNNING,
+    StepYield.number: TaskState.RUNNABLE,
+    StepBlock.number: TaskState.WAITING,
+}
+_TASK_EVENTS: Final = bytes(i in _STATE or i == TaskExit.number for i in range(256))
+_CREATES: Final = bytes(i == TaskCreate.number for i in range(256))
+_OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
+_ANNOTATIONS: Final = bytes(i in _OPENINGS for i in range(256))
+_WAITS: Final = {TaskWaiting.number, StepBlock.number}
+
+
+class _Run:
+    """Live tasks of one run."""
+
+    __slots__ = ("last", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, tuple[int, int, str, str]] = {}
+        """task -> (parent, nursery, name, entry)"""
+        self.last: dict[int, tuple[int, int, int, int]] = {}
+        """task -> (state, since, reason, object)"""
+
+
+class LiveState:
+    """Live tasks per run, open spans, open regions. Fed with records, batch by batch, in order."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, _Run] = {}
+        self._spans: dict[int, tuple[int, int, int, str, Any]] = {}
+        """span -> (parent, task, since, name, attributes)"""
+        self._regions: dict[int, tuple[int, int, str, Any]] = {}
+        """region -> (task, since, name, attributes)"""
+        self._ended_early: set[int] = set()
+        """spans and regions whose end came by before their begin: they lie in different procs' buffers"""
+
+    def __len__(self) -> int:
+        """Rows that a snapshot would have."""
+        return sum(len(run.tasks) for run in self._runs.values()) + len(self._spans) + len(self._regions)
+
+    @property
+    def runs(self) -> list[int]:
+        """Procs that have live tasks."""
+        return list(self._runs)
+
+    def apply(self, proc: int, records: list[Any]) -> None:
+        """Take in a batch. Only the last event of each task counts, so the cost per event is that of three C loops."""
+        types = bytes(records[0::SLOTS])
+        of_tasks = types.translate(_TASK_EVENTS)
+        last = dict(zip(compress(records[2::SLOTS], of_tasks), compress(range(len(types)), of_tasks), strict=True))
+        if last:
+            self._apply_tasks(proc, records, types, last)
+        annotations = types.translate(_ANNOTATIONS)
+        if 1 in annotations:
+            for i in compress(range(0, len(records), SLOTS), annotations):
+                self._apply_annotation(*records[i : i + SLOTS])
+
+    def _apply_tasks(self, proc: int, records: list[Any], types: bytes, last: dict[int, int]) -> None:
+        run = self._runs.get(proc)
+        if run is None:
+            run = self._runs[proc] = _Run()
+        creates = types.translate(_CREATES)
+        if 1 in creates:
+            for i in compress(range(0, len(records), SLOTS), creates):
+                run.tasks[records[i + 2]] = records[i + 3], *records[i + 4]
+        for task, index in last.items():
+            state = _STATE.get(types[index])
+            if state is None:  # it exited
+                run.tasks.pop(task, None)
+                run.last.pop(task, None)
+            else:
+                i = index * SLOTS
+                if types[index] in _WAITS:
+                    run.last[task] = state, records[i + 1], records[i + 3], records[i + 4]
+                else:
+                    run.last[task] = state, records[i + 1], 0, 0
+
+    def _apply_annotation(self, number: int, time: int, a: int, b: Any, c: Any) -> None:
+        if number == SpanBegin.number:
+            if a in self._ended_early:
+                self._ended_early.discard(a)
+            else:
+                self._spans[a] = b, c[0], time, c[1], c[2]
+        elif number == RegionBegin.number:
+            if a in self._ended_early:
+                self._ended_early.discard(a)
+            else:
+                self._regions[a] = b, time, *c
+        elif (self._spans if number == SpanEnd.number else self._regions).pop(a, None) is None:
+            self._ended_early.add(a)
+            if len(self._ended_early) > 10_000:  # begins that were lost will never come
+                self._ended_early.clear()
+
+    def forget_run(self, proc: int) -> None:
+        """The proc ended."""
+        self._runs.pop(proc, None)
+
+    def repair(self, proc: int, tree: TaskTree, time: int) -> None:
+        """Replace what is believed of a run by what was read from trio; spans and regions of vanished tasks go."""
+        old = self._runs.get(proc) or _Run()
+        run = self._runs[proc] = _Run()
+        run.tasks = tree.tasks
+        for task, (state, reason, thing) in tree.states.items():
+            known = old.last.get(task)
+            since = known[1] if known is not None and (known[0], *known[2:]) == (state, reason, thing) else time
+            run.last[task] = state, since, reason, thing
+        gone = old.tasks.keys() - tree.tasks.keys()
+        self._spans = {number: row for number, row in self._spans.items() if row[1] not in gone}
+        self._regions = {number: row for number, row in self._regions.items() if row[0] not in gone}
+
+    # --- snapshots -------------------------------------------------------------------------------
+
+    def tasks_of(self, proc: int) -> int:
+        """Live tasks of a run."""
+        return len(self._runs[proc].tasks)
+
+    def task_rows(self, proc: int, intern: Callable[[str], int]) -> Iterator[TaskRow]:
+        """The live tasks of a run. It must not be changed while this is iterated."""
+        run = self._runs[proc]
+        for task, (parent, nursery, name, entry) in run.tasks.items():
+            state, since, reason, thing = run.last[task]
+            yield TaskRow(task, parent, nursery, intern(name), intern(entry), state, since, reason, thing)
+
+    def annotation_rows(self, intern: Callable[[str], int]) -> list[SpanRow | RegionRow]:
+        """The open spans and regions."""
+        rows: list[SpanRow | RegionRow] = []
+        for span, (parent, task, since, name, attributes) in self._spans.items():
+            rows.append(SpanRow(span, parent, task, since, intern(name), attributes))
+        for region, (task, since, name, attributes) in self._regions.items():
+            rows.append(RegionRow(region, task, since, intern(name), attributes))
+        return rows

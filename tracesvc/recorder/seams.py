@@ -1,0 +1,110 @@
+"""Where trio offers no hook: two of its module globals, replaced at start and put back at stop.
+
+`setup_runner` is what ``trio.run`` and ``start_guest_run`` call by that name, under whatever import path they
+themselves were called: wrapping it lets a tracer see runs that begin later, in any thread.  `start_thread_soon` is what
+``trio.to_thread.run_sync`` calls.  Where a trio has no such global, that part is left out and `missing` says so.
+
+Runs and threads of the tracer's own, told by their threads' names, are left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from tracesvc.events import ThreadEnd, ThreadStart
+from tracesvc.recorder.clock import now
+from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.tree import task_id
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.session import Session
+
+__all__ = ["OWN", "Seams"]
+
+OWN: Final = "tracesvc "
+"""names of the tracer's own threads and tasks begin with this"""
+
+
+class Seams:
+    """Wraps both globals for one session."""
+
+    def __init__(self, session: Session, instrument: Callable[[], trio.abc.Instrument]) -> None:
+        """``instrument`` makes the one that a new run is given."""
+        self._session: Final = session
+        self._instrument: Final = instrument
+        self._originals: Final[list[tuple[Any, str, Any, Any]]] = []
+        self.missing: Final[list[str]] = []
+
+    def open(self) -> None:
+        self._wrap(trio._core._run, "setup_runner", self._setup_runner)
+        self._wrap(trio._threads, "start_thread_soon", self._start_thread_soon)
+
+    def close(self) -> None:
+        """Put the originals back; a wrapper that somebody else has put around ours since then stays, and ours is idle."""
+        for module, name, original, ours in self._originals:
+            if getattr(module, name) is ours:
+                setattr(module, name, original)
+        self._originals.clear()
+
+    def _wrap(self, module: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = getattr(module, name, None)
+        if original is None:
+            self.missing.append(f"{module.__name__}.{name}")
+            return
+        ours = make(original)
+        self._originals.append((module, name, original, ours))
+        setattr(module, name, ours)
+
+    def _setup_runner(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def setup_runner(clock: Any, instruments: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._session.open and not threading.current_thread().name.startswith(OWN):
+                instruments = [*instruments, self._instrument()]
+            return original(clock, instruments, *args, **kwargs)
+
+        return setup_runner
+
+    def _start_thread_soon(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def start_thread_soon(fn: Any, deliver: Any, name: str | None = None) -> Any:
+            if self._session.open and not (name or "").startswith(OWN):
+                fn = self._recorded_call(fn)
+            return original(fn, deliver, name)
+
+        return start_thread_soon
+
+    def _recorded_call(self, fn: Any) -> Any:
+        """``fn`` is trio's worker function, a closure over the function that the program wants called."""
+        task, function, session = task_id(trio.lowlevel.current_task()), _called(fn), self._session
+
+        def recorded() -> Any:
+            if not session.open:
+                return fn()
+            proc = session.proc_of_thread()
+            proc.extend((ThreadStart.number, now(), task, function, 0))
+            proc.running = task
+            try:
+                return fn()
+            finally:
+                proc.running = 0
+                proc.extend((ThreadEnd.number, now(), task, 0, 0))
+                if len(proc.records) >= proc.capacity:
+                    proc.seal()
+
+        return recorded
+
+
+def _called(worker: Any) -> str:
+    """Name of the function that a ``to_thread`` call is about."""
+    try:
+        cell = worker.__code__.co_freevars.index("sync_fn")
+        function = worker.__closure__[cell].cell_contents
+        function = getattr(function, "func", function)  # functools.partial
+        return cut_name(f"{function.__module__}.{function.__qualname__}")
+    except (AttributeError, ValueError):
+        return cut_name(getattr(worker, "__qualname__", "?"))

@@ -1,0 +1,211 @@
+"""One recording, from start to stop: its procs, and the way of full buffers to the reader.
+
+The full queue is a bounded trio memory channel, as Go's is a list under a lock; but hooks and threads never touch it.
+They append to ``_sealed`` and wake the reader's run, and only the callback that then runs there, `_feed`, moves buffers
+into the channel: a ``send_nowait`` from another thread would break that run, and from inside a hook it would name a
+bystander as the waker of the reader.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from tracesvc.events import LossCause, ProcKind
+from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.proc import Buffer, Proc
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.annotations import Region
+
+__all__ = ["Session", "local"]
+
+
+class _Local(threading.local):
+    proc: Proc | None = None
+    """the proc that this thread writes to"""
+
+
+local: Final = _Local()
+
+
+class Session:
+    """What is shared by everything that records between one start and its stop."""
+
+    def __init__(self, buffer_events: int, queue_buffers: int) -> None:
+        self.id: Final = str(uuid.uuid4())
+        self.open = True
+        """False from the stop on: what is emitted then is dropped and counted as late"""
+        self.accepting = True
+        """False once the last buffer has been taken"""
+        self.dropped_late = 0
+        self.buffer_events: Final = buffer_events
+        self.queue_buffers: Final = queue_buffers
+        self.monotonic = now()
+        self.wall = wall()
+        self.procs: Final[dict[int, Proc]] = {}
+        self._proc_numbers: Final = itertools.count(1).__next__
+        self._threads: Final[dict[int, threading.Thread]] = {}
+        self._sealed: Final[deque[Buffer]] = deque()
+        self._empty: Final[deque[Buffer]] = deque(maxlen=queue_buffers)
+        self._queued = 0
+        """buffers in the channel; changed in the reader's run only"""
+        self._reader: trio.lowlevel.TrioToken | None = None
+        self.had_reader = False
+        self.buffers = 0
+        self._full, self._take = trio.open_memory_channel[Buffer](queue_buffers)
+        self.draining = False
+        self.open_regions: Final[dict[int, list[Region]]] = {}
+        """task -> its open regions, outermost first"""
+        self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
+
+    # --- procs -----------------------------------------------------------------------------------
+
+    def new_proc(self, kind: ProcKind, name: str) -> Proc:
+        """A proc that writes for the current thread."""
+        return self._add(Proc(self, self._proc_numbers(), kind, name, threading.get_native_id(), self.buffer_events))
+
+    def _add(self, proc: Proc) -> Proc:
+        self.procs[proc.number] = proc
+        return proc
+
+    def proc_of_thread(self) -> Proc:
+        """The proc of the current thread; a thread that has none gets one."""
+        proc = local.proc
+        if proc is None or proc.session is not self or not proc.live:
+            thread = threading.current_thread()
+            proc = local.proc = self.new_proc(ProcKind.THREAD, thread.name)
+            self._threads[proc.number] = thread
+            proc.start()
+        return proc
+
+    def end_procs_of_dead_threads(self) -> None:
+        """Nobody tells when a thread ends, so this is asked for from time to time."""
+        for number, thread in list(self._threads.items()):
+            if not thread.is_alive():
+                del self._threads[number]
+                proc = self.procs.get(number)
+                if proc is not None and proc.live:
+                    proc.stop()
+
+    # --- the full queue and the empty list -------------------------------------------------------
+
+    def take_empty(self, proc: Proc) -> Buffer | LossCause:
+        """An empty buffer for a block of ``proc``, or why it must be dropped. Any thread, any hook."""
+        if len(self._sealed) + self._queued >= self.queue_buffers:
+            return LossCause.QUEUE_FULL if self.had_reader else LossCause.NO_READER
+        try:
+            return self._empty.pop()
+        except IndexError:
+            return Buffer()
+
+    def submit(self, buffer: Buffer) -> None:
+        """Queue a sealed buffer and wake the reader's run. Any thread, any hook."""
+        self._sealed.append(buffer)
+        self.buffers += 1
+        self.call_reader(self._feed)
+
+    def call_reader(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called soon in the run in which the reader lives; nothing, where there is none."""
+        reader = self._reader
+        if reader is not None:
+            try:
+                reader.run_sync_soon(callback, idempotent=True)
+            except trio.RunFinishedError:
+                self._reader = None
+
+    def recycle(self, buffer: Buffer) -> None:
+        """Put a buffer that was read back on the empty list."""
+        buffer.clear()
+        self._empty.append(buffer)
+
+    def _feed(self) -> None:
+        """In the reader's run: from the sealed list into the channel."""
+        try:
+            while self._sealed and self._queued < self.queue_buffers:
+                self._full.send_nowait(self._sealed[0])
+                self._sealed.popleft()
+                self._queued += 1
+        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            return
+        if self.draining and not self._sealed:
+            self._full.close()
+
+    def attach_reader(self) -> None:
+        """The current run reads from here on."""
+        self._reader = trio.lowlevel.current_trio_token()
+        self.had_reader = True
+        self._feed()
+
+    async def next_full(self) -> Buffer | None:
+        """The oldest full buffer, waiting for it; None once the session is drained. A cancelled wait loses nothing."""
+        try:
+            buffer = await self._take.receive()
+        except trio.EndOfChannel:
+            return None
+        self._queued -= 1
+        self._feed()
+        return buffer
+
+    @property
+    def reader_alive(self) -> bool:
+        """Whether a run that has read is still there to read on."""
+        reader = self._reader
+        if reader is None:
+            return False
+        try:
+            reader.run_sync_soon(_nothing, idempotent=True)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def seal_all(self) -> int:
+        """Hand over what every proc has so far; returns how many buffers that makes since the start."""
+        for proc in list(self.procs.values()):
+            proc.seal(everything=True)
+        return self.buffers
+
+    def drain(self) -> None:
+        """Seal what every proc still has; nothing that comes later counts."""
+        for proc in list(self.procs.values()):
+            proc.seal(everything=True, wait=True)
+        self.open = False
+        for proc in list(self.procs.values()):  # what slipped in between
+            proc.seal(everything=True, wait=True)
+        self.accepting = False
+        self.draining = True
+        self.call_reader(self._feed)
+
+    def abandon_in_child(self) -> None:
+        """In a forked child: the stream is the parent's."""
+        self.open = self.accepting = False
+        self._reader = None
+        self._sealed.clear()
+
+    def abandon(self) -> list[Buffer]:
+        """Buffers that no reader will come for."""
+        left = [*self._sealed]
+        self._sealed.clear()
+        try:
+            while True:
+                left.append(self._take.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        self._queued = 0
+        return left
+
+    def late(self) -> int:
+        """Events that were emitted after the end, and dropped."""
+        return self.dropped_late + sum(proc.emitted - proc.sealed for proc in list(self.procs.values()))
+
+
+def _nothing() -> None:
+    """Asks a token whether its run is still there."""

@@ -1,0 +1,56 @@
+"""What a tracer says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ProcStatistics", "TracerStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcStatistics:
+    """One writer."""
+
+    number: int
+    kind: str
+    name: str
+    events: int
+    """emitted so far, lost ones included"""
+    lost: Mapping[str, int]
+    """events by cause"""
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TracerStatistics:
+    """A tracer at one moment. Counts are of the current session, or of the last one while OFF."""
+
+    state: str
+    """OFF, ON or DRAINING"""
+    session: str | None
+    way: str
+    """which way into trio: "public" """
+    missing: tuple[str, ...]
+    """parts of trio that this version does not have, and so are not traced"""
+    events: int
+    """emitted by all procs, lost ones included"""
+    stored: int
+    """of them, handed out in frames"""
+    lost: Mapping[str, int]
+    """of them, lost before any sink, by cause; ``events = stored + sum(lost)`` once the session is over"""
+    late: int
+    """emitted after the stop, and dropped: they belong to no session"""
+    moved: int
+    """events whose time was moved up to keep the order of their proc: something interrupted their emission"""
+    repairs: Mapping[str, int]
+    """misuse of spans and regions that was put right, by kind"""
+    buffers: int
+    """buffers handed to the reader"""
+    frames: int
+    bytes: int
+    """of frames"""
+    procs: tuple[ProcStatistics, ...]
+    sinks: tuple[Any, ...] = ()
+    """what each sink says of itself, see `tracesvc.sinks.base.SinkStatistics`"""

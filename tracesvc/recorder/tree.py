@@ -1,0 +1,83 @@
+"""The live tasks of a run, read from trio itself: at the start of a recording, and to heal its state after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from tracesvc.events import Reason, TaskCreate, TaskState
+from tracesvc.recorder.identity import cut_name, entry_of, number_of
+from tracesvc.recorder.reasons import reason_of
+
+__all__ = ["TaskTree", "create_record", "in_run", "is_suspended", "live_tasks", "read_tree", "task_id"]
+
+
+def task_id(task: trio.lowlevel.Task) -> int:
+    """Number of a task; from 1, never used twice in a process."""
+    counter: int = task._counter
+    return counter + 1
+
+
+def create_record(task: trio.lowlevel.Task, time: int) -> tuple[Any, ...]:
+    """The record that a task came to be."""
+    nursery = task.parent_nursery
+    if nursery is None:
+        parent = number = 0
+    else:
+        parent, number = task_id(nursery.parent_task), number_of(nursery)
+    return TaskCreate.number, time, task_id(task), parent, (number, cut_name(task.name), entry_of(task.coro))
+
+
+def in_run(token: trio.lowlevel.TrioToken) -> bool:
+    """Whether the caller is inside the run that ``token`` stands for."""
+    try:
+        return trio.lowlevel.current_trio_token() is token
+    except RuntimeError:
+        return False
+
+
+def live_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Every task of the current run, parents before children."""
+    root = trio.lowlevel.current_root_task()
+    pending = [] if root is None else [root]
+    while pending:
+        task = pending.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            pending.extend(nursery.child_tasks)
+
+
+def is_suspended(task: trio.lowlevel.Task) -> bool:
+    """Whether a task that does not run now waits for something (and is not merely runnable)."""
+    return task._next_send_fn is None  # trio keeps there how to resume a task that is to be resumed
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTree:
+    """State of all tasks of a run after its proc's event ``seq - 1``."""
+
+    seq: int
+    tasks: dict[int, tuple[int, int, str, str]]
+    """task -> (parent, nursery, name, entry)"""
+    states: dict[int, tuple[int, int, int]]
+    """task -> (state, reason, object)"""
+
+
+def read_tree(seq: int) -> TaskTree:
+    """Read the current run's tasks; to be called inside a step of one of them."""
+    running = trio.lowlevel.current_task()
+    tasks, states = {}, {}
+    for task in live_tasks():
+        _, _, number, parent, (nursery, name, entry) = create_record(task, 0)
+        tasks[number] = parent, nursery, name, entry
+        if task is running:
+            states[number] = int(TaskState.RUNNING), int(Reason.NONE), 0
+        elif is_suspended(task):
+            reason, thing = reason_of(task)
+            states[number] = int(TaskState.WAITING), reason, thing
+        else:
+            states[number] = int(TaskState.RUNNABLE), int(Reason.NONE), 0
+    return TaskTree(seq, tasks, states)
