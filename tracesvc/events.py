@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args, get_type_hints
 
 __all__ = [
     "EVENTS",
@@ -93,7 +93,7 @@ class Reason(enum.IntEnum):
     identity: str
     """what the ``object`` number stands for with this reason"""
 
-    def __new__(cls, number: int, meaning: str, identity: str) -> Reason:
+    def __new__(cls, number: int, meaning: str = "", identity: str = "") -> Reason:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
@@ -136,7 +136,7 @@ class LossCause(enum.IntEnum):
 
     meaning: str
 
-    def __new__(cls, number: int, meaning: str) -> LossCause:
+    def __new__(cls, number: int, meaning: str = "") -> LossCause:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
@@ -158,7 +158,7 @@ class FrameKind(enum.IntEnum):
 
     meaning: str
 
-    def __new__(cls, number: int, meaning: str) -> FrameKind:
+    def __new__(cls, number: int, meaning: str = "") -> FrameKind:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
@@ -203,7 +203,7 @@ def _event(number: int) -> Callable[[EventClass], EventClass]:
         made.fields = tuple(Field(f.name, *get_args(hints[f.name])[1:]) for f in fields(made)[inherited:])
         assert number not in EVENTS, f"event number {number} is taken"
         EVENTS[number] = made
-        return made
+        return cast(EventClass, made)
 
     return register
 

@@ -1,0 +1,5 @@
+"""``python -m tracesvc``."""
+
+from tracesvc.cli import main
+
+main()

@@ -1,0 +1,42 @@
+"""The group of all commands, which imports none of them before it is called for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+__all__ = ["group"]
+
+COMMANDS: Final = {
+    "run": "Trace an unmodified program.",
+    "summary": "What a trace says: tasks, spans, the loop, losses.",
+    "tail": "Events as they come, from a file or a service.",
+    "verify": "Prove a trace right, or say where it is not.",
+    "ls": "Traces in a directory, or sessions of a service.",
+    "serve": "Collect, keep and stream the traces of many programs.",
+    "demo": "Trace a real web application and show what one sees.",
+}
+"""name of the command and of its module -> a line of help, so that none must be imported for it"""
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tracesvc.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tracesvc")
+def group() -> None:
+    """Execution tracer and flight recorder for Trio."""

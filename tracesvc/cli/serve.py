@@ -1,0 +1,93 @@
+"""``tracesvc serve``: the service in the foreground, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+    from tracesvc.service.config import parse_address
+
+    try:
+        return parse_address(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+
+
+@click.command("serve")
+@click.option(
+    "--listen",
+    default="127.0.0.1:7070",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Where to listen; port 0 takes a free one.",
+)
+@click.option(
+    "--data",
+    default="tracesvc-data",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Directory for the sessions; made where there is none.",
+)
+@click.option(
+    "--grace",
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0, 3600),
+    help="Time for requests in flight, once told to stop.",
+)
+@click.option(
+    "--server",
+    default="anycorn",
+    show_default=True,
+    type=click.Choice(["anycorn", "hypercorn"]),
+    help="The HTTP server.",
+)
+def command(listen: tuple[str, int], data: Path, grace: float, server: str) -> None:
+    """Collect, keep and stream the sessions of many programs."""
+    import logging
+
+    import trio
+
+    from tracesvc.service import Config, ServiceError
+    from tracesvc.store import StoreError
+
+    logging.basicConfig(format="tracesvc: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    host, port = listen
+    try:
+        trio.run(_serve, Config(data, host, port, grace, server=server))
+    except* (ServiceError, StoreError) as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise SystemExit(f"tracesvc: {error}") from None
+
+
+async def _serve(config: object) -> None:
+    import signal
+
+    import trio
+
+    from tracesvc.service import Config, serve
+
+    assert isinstance(config, Config)
+    stopping = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def serve_to_the_end(task_status: trio.TaskStatus[str]) -> None:
+                await serve(config, stopping=stopping, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            url = await nursery.start(serve_to_the_end)
+            print(f"tracesvc: listening on {url}", flush=True)
+            async for _ in signals:
+                if stopping.is_set():  # asked twice: at once
+                    nursery.cancel_scope.cancel()
+                stopping.set()
