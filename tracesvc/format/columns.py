@@ -2,8 +2,8 @@
 
 A column of n 64-bit values is cut into eight planes: plane i holds byte i (little-endian) of every value.  A plane whose
 bytes are all equal is not written; its byte goes into ``rest``.  What is left is small by itself (small numbers have
-high planes of zeros) and compresses well, because bytes of like meaning lie side by side.  On the wire a column is the
-msgpack array ``[mask, rest, planes]``: bit i of ``mask`` says that plane i is in ``planes`` (in ascending order, n bytes
+high planes of zeros) and compresses well, because bytes of like meaning lie side by side.  A column is
+``mask, rest, planes`` (as a msgpack array by itself, or side by side with others, see `tracesvc.format.batch`): bit i of ``mask`` says that plane i is in ``planes`` (in ascending order, n bytes
 each); byte i of ``rest`` (an unsigned 64-bit number) holds the constant of every other plane.
 """
 
@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from tracesvc.format.errors import FormatError
 
-__all__ = ["Column", "decode_column", "encode_column"]
+__all__ = ["ONES", "Column", "decode_column", "decode_planes", "encode_column"]
 
-Column = list[object]
-"""[mask, rest, planes] as it lies in a frame"""
+Column = tuple[int, int, bytes]
+"""(mask, rest, planes)"""
 
 _LITTLE: Final = array("H", [1]).tobytes() == b"\x01\x00"
+ONES: Final = [mask.bit_count() for mask in range(256)]
+"""mask -> how many planes it says there are"""
 _PLANES: Final = [[i for i in range(8) if mask >> i & 1] for mask in range(256)]
 
 
@@ -33,7 +35,7 @@ def encode_column(values: Sequence[int] | Sequence[float], typecode: str = "q") 
     """
     n = len(values)
     if not n:
-        return [0, 0, b""]
+        return 0, 0, b""
     raw = _narrow(values) if typecode == "q" else struct.pack(f"<{n}{typecode}", *values)
     width = len(raw) // n
     mask, rest, planes = 0, 0, []
@@ -44,7 +46,7 @@ def encode_column(values: Sequence[int] | Sequence[float], typecode: str = "q") 
         else:
             mask |= 1 << i
             planes.append(plane)
-    return [mask, rest, b"".join(planes)]
+    return mask, rest, b"".join(planes)
 
 
 def _narrow(values: Sequence[int] | Sequence[float]) -> bytes:
@@ -63,24 +65,8 @@ def _narrow(values: Sequence[int] | Sequence[float]) -> bytes:
         raise OverflowError(f"a value does not fit in 64 bits: {exc}") from exc
 
 
-def decode_column(column: object, n: int, typecode: str = "q") -> array[Any]:
-    """The n values of a column.
-
-    Raises:
-      FormatError: it is no column of n values.
-    """
-    if not isinstance(column, list) or len(column) != 3:
-        raise FormatError("not a column")
-    mask, rest, planes = column
-    if not (
-        type(mask) is int
-        and type(rest) is int
-        and type(planes) is bytes
-        and 0 <= mask <= 0xFF
-        and 0 <= rest < 1 << 64
-        and len(planes) == mask.bit_count() * n
-    ):
-        raise FormatError(f"not a column of {n} values")
+def decode_planes(mask: int, rest: int, planes: bytes, n: int, typecode: str = "q") -> array[Any]:
+    """The n values of a column whose ``planes`` are as many as ``mask`` has bits."""
     raw = bytearray(rest.to_bytes(8, "little") * n) if rest else bytearray(8 * n)
     at = 0
     for i in _PLANES[mask]:
@@ -90,3 +76,24 @@ def decode_column(column: object, n: int, typecode: str = "q") -> array[Any]:
     if not _LITTLE:
         numbers.byteswap()
     return numbers
+
+
+def decode_column(column: object, n: int, typecode: str = "q") -> array[Any]:
+    """The n values of a column.
+
+    Raises:
+      FormatError: it is no column of n values.
+    """
+    if not isinstance(column, list) or len(column) < 3:
+        raise FormatError("not a column")
+    mask, rest, planes = column[:3]
+    if not (
+        type(mask) is int
+        and type(rest) is int
+        and type(planes) is bytes
+        and 0 <= mask <= 0xFF
+        and 0 <= rest < 1 << 64
+        and len(planes) == ONES[mask] * n
+    ):
+        raise FormatError(f"not a column of {n} values")
+    return decode_planes(mask, rest, planes, n, typecode)

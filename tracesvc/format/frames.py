@@ -15,6 +15,7 @@ can walk a stream and this one can find its place again after damage::
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ HEADER_SIZE: Final = 23
 MAX_FRAME: Final = 512 << 10
 """bytes of a whole frame; the decompressed body is held to the same bound"""
 COMPRESSED: Final = 1
+_HEAD: Final = struct.Struct(">6sBBBIBIBI")
 MAX_NUMBER: Final = (1 << 32) - 1
 
 
@@ -117,14 +119,16 @@ def compress(data: bytes, level: int = 3) -> bytes:
     return _seal(data[6], data[7] | COMPRESSED, int.from_bytes(data[9:13], "big"), body)
 
 
-def parse_header(head: bytes | bytearray | memoryview) -> tuple[int, int, int, int, int] | None:
-    """(kind, flags, number, crc, length of the body) of the first 23 bytes, or None if they are no frame header."""
-    if head[:6] != MARKER or head[8] != 0xCE or head[13] != 0xCE or head[18] != 0xC6:
+def parse_header(
+    data: bytes | bytearray | memoryview, at: int = 0
+) -> tuple[int, int, int, int, int] | None:
+    """(kind, flags, number, crc, length of the body) of the 23 bytes at ``at``, or None if they are no frame header."""
+    marker, kind, flags, ce, number, ce_, crc, c6, length = _HEAD.unpack_from(data, at)
+    if marker != MARKER or ce != 0xCE or ce_ != 0xCE or c6 != 0xC6:
         return None
-    kind, flags, length = head[6], head[7], int.from_bytes(head[19:23], "big")
     if kind > 0x7F or flags > 0x7F or length > MAX_FRAME - HEADER_SIZE:
         return None
-    return kind, flags, int.from_bytes(head[9:13], "big"), int.from_bytes(head[14:18], "big"), length
+    return kind, flags, number, crc, length
 
 
 class FrameDecoder:
@@ -152,6 +156,11 @@ class FrameDecoder:
     def pending(self) -> int:
         return len(self._buffer)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the last bytes fed are within damage: no good frame has come since."""
+        return self._bad_from is not None
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         if self._closed:
             raise ValueError("feed() after close(): make a new FrameDecoder for another stream")
@@ -159,6 +168,24 @@ class FrameDecoder:
 
     def close(self) -> None:
         self._closed = True
+
+    def resync(self) -> bool:
+        """All the bytes there are have been fed: is what waits for the rest of a frame a damaged length?
+
+        If a good frame lies behind the incomplete one, the next iteration goes on there and this is True.  Otherwise
+        nothing changes: the rest may still come.
+        """
+        probe = FrameDecoder(self._start)
+        probe.feed(self._buffer)
+        probe.close()
+        for found in probe:
+            if isinstance(found, Frame):
+                if self._bad_from is None:
+                    self._bad_from, self._why = self._start, "wrong length"
+                del self._buffer[: found.offset - self._start]
+                self._start = found.offset
+                return True
+        return False
 
     def __iter__(self) -> Iterator[Frame | Damage]:
         buffer, at = self._buffer, 0
@@ -188,20 +215,21 @@ class FrameDecoder:
         """The frame at ``at``, or why there is none, or None while more bytes are needed to tell."""
         buffer = self._buffer
         have = len(buffer) - at
-        if not MARKER.startswith(buffer[at : at + 6]) and buffer[at : at + 6] != MARKER:
+        if not buffer.startswith(MARKER, at) and (
+            have >= len(MARKER) or not MARKER.startswith(buffer[at:])
+        ):
             return "no frame marker"
         if have < HEADER_SIZE:
             return "truncated" if self._closed else None
-        head = parse_header(buffer[at : at + HEADER_SIZE])
+        head = parse_header(buffer, at)
         if head is None:
             return "damaged frame header"
         kind, _flags, number, crc, length = head
-        size = HEADER_SIZE + length
-        if have < size:
+        if have < HEADER_SIZE + length:
             return "truncated" if self._closed else None
-        data = bytes(memoryview(buffer)[at : at + size])
-        actual = zlib.crc32(memoryview(data)[18:], zlib.crc32(memoryview(data)[6:13]))
-        if actual != crc:
+        with memoryview(buffer) as view:
+            data = bytes(view[at : at + HEADER_SIZE + length])
+        if zlib.crc32(memoryview(data)[18:], zlib.crc32(data[6:13])) != crc:
             return "wrong checksum"
         return Frame(kind, number, data, self._start + at)
 

@@ -160,6 +160,8 @@ class Strings:
         if not isinstance(body, list):
             raise FormatError("strings: not an array")
         rows = [_row("strings", row, (int, str)) for row in body]
+        if not all(row[0] > 0 for row in rows):
+            raise FormatError("strings: an id is not positive")
         return cls([(row[0], row[1]) for row in rows])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tracesvc.events import Event, FrameKind
 from tracesvc.format.batch import Batch
@@ -40,13 +39,18 @@ class Item:
 class StreamDecoder:
     """``feed()`` bytes in pieces of any size, iterate: an `Item` for each good frame, a `Damage` for anything else.
 
-    A frame whose checksum is right but whose body is not what its kind demands is a `Damage` too.  Keeps the string
-    and stack tables of the generation that it is in: ``text(id)`` resolves a name as of the item that came last.
+    A frame whose checksum is right but whose body is not what its kind demands is a `Damage` too, and so is all that
+    belongs to another session than the first.  Keeps the string and stack tables of the generation that it is in:
+    ``text(id)`` resolves a name as of the item that came last.  Where frames are missing that may have begun a
+    generation the tables are emptied: a name is rather unknown than wrong.
     """
 
     def __init__(self, offset: int = 0) -> None:
         self._frames = FrameDecoder(offset)
-        self._strings: dict[int, str] = {0: ""}
+        self._next: int | None = None
+        self._foreign: str | None = None
+        self.strings: dict[int, str] = {0: ""}
+        """the string table; a new object for every generation"""
         self.stacks: dict[int, list[tuple[int, int, int]]] = {}
         self.session: str | None = None
 
@@ -60,6 +64,11 @@ class StreamDecoder:
         """Bytes held back for an incomplete frame."""
         return self._frames.pending
 
+    @property
+    def lost(self) -> bool:
+        """Whether the last bytes fed are within damage: no good frame has come since."""
+        return self._frames.lost
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         self._frames.feed(data)
 
@@ -67,14 +76,18 @@ class StreamDecoder:
         """Nothing follows: an incomplete frame at the end becomes a `Damage`."""
         self._frames.close()
 
+    def resync(self) -> bool:
+        """See `FrameDecoder.resync`."""
+        return self._frames.resync()
+
     def text(self, number: int) -> str:
         """The name with this id; ``"?7"`` for an id whose table row is missing (its frame was damaged or skipped)."""
-        text = self._strings.get(number)
+        text = self.strings.get(number)
         return f"?{number}" if text is None else text
 
     def knows(self, number: int) -> bool:
         """Whether the string table has this id."""
-        return number in self._strings
+        return number in self.strings
 
     def events(self, batch: Batch) -> Iterator[Event]:
         """The events of a batch of the current generation, typed."""
@@ -85,27 +98,36 @@ class StreamDecoder:
             if isinstance(frame, Damage):
                 yield frame
                 continue
+            missing = 0 if self._next is None else frame.number - self._next
+            self._next = frame.number + 1
+            # GENERATION is always followed by PROCS: a single missing frame before any other kind was none.
+            if missing > 1 or (missing == 1 and frame.kind == FrameKind.PROCS):
+                self._forget()
             unpack = _UNPACK.get(frame.kind)
-            if unpack is None:
-                yield Item(frame, None)
-                continue
             try:
-                record = unpack(frame.body())
+                record = unpack(frame.body()) if unpack is not None else None
                 self._note(record)
             except FormatError as exc:
+                if frame.kind in (FrameKind.GENERATION, FrameKind.STRINGS):
+                    self._forget()
                 yield Damage(frame.offset, frame.end, str(exc))
             else:
                 yield Item(frame, record)
 
-    def _note(self, record: Any) -> None:
+    def _forget(self) -> None:
+        self.strings, self.stacks = {0: ""}, {}
+
+    def _note(self, record: Record | None) -> None:
+        if isinstance(record, Header | Generation):
+            if self.session is None:
+                self.session = record.session
+            self._foreign = None if record.session == self.session else record.session
+        if self._foreign is not None:
+            raise FormatError(f"a frame of session {self._foreign} in the stream of {self.session}")
         match record:
+            case Generation():
+                self._forget()
             case Strings(rows):
-                self._strings.update(rows)
+                self.strings.update(rows)
             case Stacks(rows):
                 self.stacks.update(rows)
-            case Header(session=session) | Generation(session=session):
-                if self.session is not None and session != self.session:
-                    raise FormatError(f"a frame of session {session} in the stream of {self.session}")
-                self.session = session
-                if isinstance(record, Generation):
-                    self._strings, self.stacks = {0: ""}, {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from tracesvc.events import FrameKind
 from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
@@ -18,7 +18,7 @@ ROWS_PER_FRAME: Final = 256
 
 
 class _Record(Protocol):
-    kind: Any
+    kind: ClassVar[FrameKind]
 
     def pack(self) -> list[object]: ...
 
@@ -120,6 +120,13 @@ class SessionWriter:
 
     def end(self, end: End) -> Frame:
         return self._frame(end)
+
+    def aside(self, rows: Sequence[ProcRow], end: End) -> list[Frame]:
+        """Accounts and end mark for one reader that leaves now; the stream of the others goes on as if they were not."""
+        before = self._number, self._offset
+        frames = [*self.procs(rows), self.end(end)]
+        self._number, self._offset = before
+        return frames
 
     def _new_strings(self) -> list[Frame]:
         new, self._strings.new = self._strings.new, []

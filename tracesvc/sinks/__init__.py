@@ -2,6 +2,7 @@
 
 from tracesvc.sinks.base import Sink, SinkError, SinkStatistics
 from tracesvc.sinks.file import FileSink
+from tracesvc.sinks.push import PushSink
 from tracesvc.sinks.queue import FrameQueue
 
-__all__ = ["FileSink", "FrameQueue", "Sink", "SinkError", "SinkStatistics"]
+__all__ = ["FileSink", "FrameQueue", "PushSink", "Sink", "SinkError", "SinkStatistics"]

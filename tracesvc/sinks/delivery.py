@@ -1,19 +1,22 @@
 """`open_tracer`: from one tracer to any number of sinks, in whatever runs they live.
 
-Every ``open_tracer`` is a *member* of the process's one session: it has a nursery, in which its sinks run, each behind its
-own queue.  One member, at first the one that started the tracer, also runs the reader; the reader hands each frame to
-every member.  A member that leaves takes only its own sinks with it; the reader's place passes to another one, and the
-last one to leave stops the tracer.
+Every ``open_tracer`` is a *member* of the process's one session: it has a nursery, in which its sinks run, each behind
+its own queue.  One member, at first the one that started the tracer, also runs the reader; the reader hands each frame
+to every member.  A member that leaves takes only its own sinks with it; the reader's place passes to another one, and
+the last one to leave stops the tracer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
-from collections import deque
-from collections.abc import AsyncIterator
-from typing import Final
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Final
 
 import trio
 
@@ -22,7 +25,7 @@ from tracesvc.format import Frame
 from tracesvc.recorder.errors import TracerBusyError
 from tracesvc.recorder.pacer import real_deadline
 from tracesvc.recorder.tracer import Tracer, TracerState, current_tracer
-from tracesvc.recorder.tree import in_run
+from tracesvc.recorder.tree import GONE, in_run
 from tracesvc.sinks.base import Sink, SinkStatistics
 from tracesvc.sinks.queue import FrameQueue
 
@@ -31,14 +34,13 @@ __all__ = ["deliver", "open_tracer"]
 logger: Final = logging.getLogger("tracesvc")
 
 
-@contextlib.asynccontextmanager
-async def open_tracer(
+def open_tracer(
     *sinks: Sink,
     name: str | None = None,
     buffer_events: int = 1024,
     queue_buffers: int = 256,
     drain_timeout: float = 5.0,
-) -> AsyncIterator[Tracer]:
+) -> AbstractAsyncContextManager[Tracer]:
     """Trace this process into ``sinks`` while the body runs.
 
     If a tracer is running already, opened in this way, the sinks join its session at its next generation, and the other
@@ -56,229 +58,319 @@ async def open_tracer(
     Raises:
       TypeError: an argument is no `Sink`.
       ValueError: an option is out of its range.
-      TracerBusyError: a `Tracer` was started in this process by hand; there is no way to join it.
+      TracerBusyError: a `Tracer` was started in this process by hand; there is no way to join it. On entering.
     """
-    if not drain_timeout > 0:
-        raise ValueError(f"drain_timeout must be positive, not {drain_timeout}")
-    for sink in sinks:
-        if not isinstance(sink, Sink):
-            raise TypeError(f"open_tracer() takes sinks, such as FileSink(path); {sink!r} is none")
-    await trio.lowlevel.checkpoint()
-    while True:
-        tracer = current_tracer()
-        if tracer is None:
-            tracer = Tracer(name=name, buffer_events=buffer_events, queue_buffers=queue_buffers)
-            try:
-                tracer.start()
-            except TracerBusyError:
-                continue  # another thread was faster; join it
-        delivery = _Delivery.of(tracer)
-        if delivery is not None:
-            break
-        await _wait_until_over(tracer)
-    async with _member(delivery, sinks, drain_timeout):
-        yield tracer
+    options: dict[str, Any] = {
+        "name": name,
+        "buffer_events": buffer_events,
+        "queue_buffers": queue_buffers,
+    }
+    Tracer(
+        **options
+    )  # what is wrong with them is told here, and not only where they come to be used
+    return _Membership(sinks, drain_timeout, lambda: _start(options))
 
 
-@contextlib.asynccontextmanager
-async def deliver(tracer: Tracer, *sinks: Sink, drain_timeout: float = 5.0) -> AsyncIterator[None]:
-    """Hand what a tracer that is ON records to ``sinks``, from the current run; stop it on leaving, as the last member."""
-    delivery = _Delivery.of(tracer)
-    if delivery is None:
-        raise TracerBusyError("this tracer is not ON, or its frames are read by hand")
-    async with _member(delivery, sinks, drain_timeout):
-        yield
+def deliver(
+    tracer: Tracer, *sinks: Sink, drain_timeout: float = 5.0
+) -> AbstractAsyncContextManager[Tracer]:
+    """Hand what a tracer that is ON records to ``sinks``, from the current run; the last one to leave stops it."""
+
+    def given() -> Tracer:
+        if tracer.state is not TracerState.ON:
+            raise TracerBusyError(f"this tracer is {tracer.state.value}")
+        return tracer
+
+    return _Membership(sinks, drain_timeout, given)
 
 
-@contextlib.asynccontextmanager
-async def _member(delivery: _Delivery, sinks: tuple[Sink, ...], drain_timeout: float) -> AsyncIterator[None]:
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            member = _Member(delivery, nursery, sinks)
-            try:
-                yield
-            except BaseException as exc:
-                failure = exc
-            await member.leave(drain_timeout)
-        if failure is not None:
-            raise failure  # outside of our nursery, which would have wrapped it
-    finally:
-        del failure
+def _start(options: dict[str, Any]) -> Tracer:
+    """The tracer that runs already, or a new one."""
+    while (tracer := current_tracer()) is None:
+        with contextlib.suppress(TracerBusyError):  # another thread was faster
+            Tracer(**options).start()
+    return tracer
 
 
-async def _wait_until_over(tracer: Tracer) -> None:
-    """Until a tracer that drains is OFF."""
-    if tracer.state is TracerState.ON:
-        raise TracerBusyError("a Tracer was started in this process by hand; open_tracer() cannot join it")
-    over = trio.Event()
-    token = trio.lowlevel.current_trio_token()
-    delivery = _Delivery.find(tracer)
-    if delivery is None or not delivery.when_over(token, over):
+class _Membership(AbstractAsyncContextManager[Tracer]):
+    """What `open_tracer` and `deliver` return.
+
+    A class, because its methods are protected from Ctrl-C as a whole, and because the body's exception then never comes
+    by here: nothing has to be raised again.
+    """
+
+    _member: _Member
+    _nursery: trio.Nursery
+
+    def __init__(
+        self, sinks: tuple[Sink, ...], drain_timeout: float, running: Callable[[], Tracer]
+    ) -> None:
+        """``running`` gives the tracer to join."""
+        if not drain_timeout > 0:
+            raise ValueError(f"drain_timeout must be positive, not {drain_timeout}")
+        for sink in sinks:
+            if not isinstance(sink, Sink):
+                raise TypeError(
+                    f"open_tracer() takes sinks, such as FileSink(path); {sink!r} is none"
+                )
+        self._sinks: Final = sinks
+        self._drain_timeout: Final = drain_timeout
+        self._running: Final = running
+        self._manager: Final = trio.open_nursery()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Tracer:
         await trio.lowlevel.checkpoint()
-    else:
-        await over.wait()
+        member = _Member(self._sinks)
+        while not member.join(tracer := self._running()):
+            await _until_off(tracer)
+        self._member = member
+        self._nursery = await self._manager.__aenter__()
+        member.open(self._nursery)
+        try:
+            tracer.record_run()
+        except Exception:
+            logger.exception("tracesvc: this run cannot be recorded")
+        return tracer
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._member.leave(self._drain_timeout)
+        finally:
+            self._nursery.cancel_scope.shield = True  # from here on nothing in it is the program's
+            await self._manager.__aexit__(None, None, None)
+
+
+async def _until_off(tracer: Tracer) -> None:
+    off = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def tell() -> None:
+        with contextlib.suppress(*GONE):
+            token.run_sync_soon(off.set)
+
+    tracer.call_when_off(tell)
+    await off.wait()
 
 
 class _Delivery:
     """The members of one session."""
 
-    _lock: Final = threading.RLock()
-    _current: _Delivery | None = None
+    lock: Final = threading.RLock()
+    """guards the members, and `current`"""
+    current: _Delivery | None = None
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer: Final = tracer
-        self.members: list[_Member] = []
-        self.reader: _Member | None = None
-        self.over = False
-        self._waiting: list[tuple[trio.lowlevel.TrioToken, trio.Event]] = []
+        self.members: Final[list[_Member]] = []
+        self._reader: _Member | None = None
+        self._over = False
+        self._last_words: Final[deque[SinkStatistics]] = deque(maxlen=100)
+        """of sinks that have left"""
+        tracer.on_beat = self._beat
+        tracer.sinks = self._statistics
 
     @classmethod
     def of(cls, tracer: Tracer) -> _Delivery | None:
-        """The delivery of a tracer that is ON; None if it drains already, or its frames are read by hand."""
-        with cls._lock:
-            if tracer.state is not TracerState.ON:
-                return None
-            if cls._current is not None and cls._current.tracer is tracer and not cls._current.over:
-                return cls._current
+        """The delivery of a tracer; None if there is nothing to join: it just starts, or drains.
+
+        Raises:
+          TracerBusyError: its frames are read by hand.
+        """
+        if tracer.state is not TracerState.ON:
+            return None
+        delivery = cls.current
+        if delivery is None or delivery.tracer is not tracer or not delivery.members:
             if tracer.has_reader:
-                return None
-            cls._current = delivery = cls(tracer)
-            tracer.on_beat = delivery.beat
-            tracer.sinks = delivery.statistics
-            return delivery
+                raise TracerBusyError(
+                    "a Tracer was started in this process by hand; open_tracer() cannot join it"
+                )
+            delivery = cls.current = cls(tracer)
+        return None if delivery._over else delivery
 
-    @classmethod
-    def find(cls, tracer: Tracer) -> _Delivery | None:
-        return cls._current if cls._current is not None and cls._current.tracer is tracer else None
-
-    def when_over(self, token: trio.lowlevel.TrioToken, event: trio.Event) -> bool:
-        """Have ``event`` set when the session is over; False if it is already."""
-        with self._lock:
-            if self.tracer.state is TracerState.OFF:
-                return False
-            self._waiting.append((token, event))
+    def join(self, member: _Member) -> bool:
+        """Whether the new member is to be the reader."""
+        self.members.append(member)
+        if self._reader is None:
+            self._reader = member
             return True
+        self.tracer.new_generation()
+        return False
 
-    def session_over(self) -> None:
-        with self._lock:
-            self.over = True
-            waiting, self._waiting = self._waiting, []
-        for token, event in waiting:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(event.set)
+    def part(self, member: _Member) -> bool:
+        """A member is about to leave; whether it is the last, so that nobody can join any more."""
+        with self.lock:
+            member.leaving = True
+            self._over = all(other.leaving for other in self.members)
+            return self._over
 
-    def beat(self) -> None:
-        """In the pacer's thread: have what is queued written."""
-        for member in list(self.members):
-            member.call(member.tick)
+    def remove(self, member: _Member) -> None:
+        """A member has left."""
+        with self.lock:
+            if member in self.members:  # not so in a forked child
+                self.members.remove(member)
+                member.unpack()  # into queues that are closed: what came too late is counted there
+                self._last_words.extend(sink.statistics() for sink in member.sinks)
 
-    def statistics(self) -> tuple[SinkStatistics, ...]:
-        return tuple(sink.statistics() for member in list(self.members) for sink in member.sinks)
+    def pass_reader(self, member: _Member) -> None:
+        """If ``member`` has the reader's place, another one takes it."""
+        with self.lock:
+            if self._reader is member:
+                others = (other for other in self.members if other is not member)
+                self._reader = min(others, key=lambda other: other.leaving, default=None)
+                if self._reader is not None:
+                    self._reader.call(self._reader.read_from_now_on)
+
+    def look(self) -> None:
+        """Have it looked, in the reader's run, whether a member that leaves has had everything."""
+        reader = self._reader
+        if reader is not None:
+            reader.call(self._look)
+
+    def _look(self) -> None:
+        if (
+            self._reader is not None and self._reader.is_here
+        ):  # else it will look when it takes its place
+            self.hand_out([])
 
     def hand_out(self, frames: list[Frame] | None) -> None:
         """In the reader's run. None: the session is over."""
         for member in list(self.members):
             member.take(frames)
 
-    def join(self, member: _Member) -> bool:
-        """Whether the new member is the reader."""
-        with self._lock:
-            self.members.append(member)
-            if self.reader is None:
-                self.reader = member
-                return True
-        self.tracer.new_generation()
-        return False
+    def _beat(self) -> None:
+        """In the pacer's thread: have what is queued written."""
+        for member in list(self.members):
+            member.call(member.tick)
 
-    def remove(self, member: _Member) -> None:
-        with self._lock:
-            if member in self.members:
-                self.members.remove(member)
+    def _statistics(self) -> tuple[SinkStatistics, ...]:
+        with self.lock:
+            here = [sink.statistics() for member in self.members for sink in member.sinks]
+            return (*self._last_words, *here)
 
-    def pass_reader(self, member: _Member) -> None:
-        """``member``, which has the reader's place, stopped reading: another one is to go on."""
-        with self._lock:
-            if self.reader is member:
-                self.reader = next((other for other in self.members if other is not member), None)
-                if self.reader is not None:
-                    self.reader.call(self.reader.read_from_now_on)
+
+class _Inbox(FrameQueue):
+    """What a member is still to be told: from the reader's run to the member's own, which may be blocked for long."""
+
+    def take(self) -> tuple[list[Frame], Counter[LossCause]]:
+        """Everything that waits, and what was lost here for want of room."""
+        frames, self._frames, self._bytes = self._frames, [], 0
+        lost, self.lost = self.lost, Counter()
+        return frames, lost
 
 
 class _Member:
     """One ``open_tracer``: its sinks, their queues, and maybe the reader."""
 
-    def __init__(self, delivery: _Delivery, nursery: trio.Nursery, sinks: tuple[Sink, ...]) -> None:
+    delivery: _Delivery
+
+    def __init__(self, sinks: tuple[Sink, ...]) -> None:
         self.sinks: Final = sinks
-        self._delivery: Final = delivery
-        self._nursery: Final = nursery
+        self.leaving = False
         self._token: Final = trio.lowlevel.current_trio_token()
         self._queues: Final = [FrameQueue() for _ in sinks]
-        self._inbox: Final[deque[list[Frame] | None]] = deque()
-        self._waits_for_generation = True
-        self._leaving: int | None = None
-        """number of the last buffer that our stream is to have"""
-        self._parted = False
-        self._reads = False
-        self._ended = False
-        self._done: Final = trio.Event()
+        self._scopes: Final = [trio.CancelScope(shield=True) for _ in sinks]
+        """of the sinks; shielded: a cancelled program is still to be drained. `leave` cancels them"""
         self._running = len(sinks)
-        self._scopes: Final[list[trio.CancelScope]] = []
+        self._done: Final = trio.Event()
+        """the sinks have ended"""
+        self._lock: Final = threading.Lock()
+        """guards the next four"""
+        self._inbox: Final = _Inbox()
+        self._waits_for_generation = True
+        self._until: dict[int, int] | None = None
+        """events of each proc that our stream is to have; None while we stay"""
+        self._complete = False
+        """the inbox has the last of our stream"""
+        self._ended = False
+        """so have the queues"""
+        self._nursery: trio.Nursery | None = None
         self._reader_scope: Final = trio.CancelScope(shield=True)
-        """shielded: a cancelled program is still to be drained; `leave` cancels it"""
+        self._reads = False
         self._reader_gone: Final = trio.Event()
-        for queue in self._queues:
-            queue.put(delivery.tracer.header)
-        for sink, queue in zip(sinks, self._queues, strict=True):
-            nursery.start_soon(self._run_sink, sink, queue, name=f"tracesvc sink {sink.name}")
-        if not sinks:
+
+    def join(self, tracer: Tracer) -> bool:
+        """Become a member of a tracer's delivery; False where there is nothing to join now."""
+        with _Delivery.lock:
+            delivery = _Delivery.of(tracer)
+            if delivery is None:
+                return False
+            self.delivery = delivery
+            self._reads = delivery.join(self)
+        return True
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin to work, in this nursery."""
+        self._nursery = nursery
+        for sink, queue, scope in zip(self.sinks, self._queues, self._scopes, strict=True):
+            queue.put(self.delivery.tracer.header)
+            nursery.start_soon(
+                self._run_sink, sink, queue, scope, name=f"tracesvc sink {sink.name}"
+            )
+        if not self.sinks:
             self._done.set()
-        if delivery.join(self):
+        if self._reads:
+            self._reads = False
             self.read_from_now_on()
 
-    def call(self, function: object) -> None:
+    def call(self, function: Callable[[], None]) -> None:
         """Call in this member's run, soon."""
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(function, idempotent=True)  # type: ignore[arg-type]
+        with contextlib.suppress(*GONE):
+            self._token.run_sync_soon(function, idempotent=True)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the current run is this member's."""
+        return in_run(self._token)
 
     # --- frames ----------------------------------------------------------------------------------
 
     def take(self, frames: list[Frame] | None) -> None:
         """In the reader's run, which may not be this member's. None: the session is over."""
-        if self._parted:
-            return
-        self._inbox.append(frames)
-        tracer = self._delivery.tracer
-        if frames is not None and self._leaving is not None and tracer.buffers_read >= self._leaving:
-            self._parted = True
-            self._inbox.append(tracer.farewell())
-            self._inbox.append(None)
-        if in_run(self._token):
-            self._unpack()
-        else:
-            self.call(self._unpack)
-
-    def _unpack(self) -> None:
-        while self._inbox:
-            frames = self._inbox.popleft()
-            if frames is None:
-                self._end()
+        with self._lock:
+            if self._complete:
                 return
-            for frame in frames:
-                if self._waits_for_generation:
-                    if frame.kind != FrameKind.GENERATION:
-                        continue  # a stream begins with a whole generation
-                    self._waits_for_generation = False
-                for queue in self._queues:
-                    queue.put(frame)
+            self._put(frames or [])
+            if frames is None:
+                self._complete = True
+            elif self._until is not None and self.delivery.tracer.has_read(self._until):
+                self._put(self.delivery.tracer.farewell())
+                self._complete = True
+            if self._complete:
+                self._inbox.finish()
+        if self.is_here:
+            self.unpack()
+        else:
+            self.call(self.unpack)
 
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            for queue in self._queues:
+    def _put(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            if frame.kind == FrameKind.GENERATION:  # a stream begins with a whole one
+                self._waits_for_generation = False
+            if not self._waits_for_generation:
+                self._inbox.put(frame)
+
+    def unpack(self) -> None:
+        """In this member's run: from the inbox into the sinks' queues."""
+        with self._lock:
+            frames, lost = self._inbox.take()
+            complete = self._complete
+        for queue in self._queues:
+            queue.lost.update(lost)
+            for frame in frames:
+                queue.put(frame)
+            if complete:
                 queue.finish()
+        self._ended = complete
 
     def tick(self) -> None:
+        """In this member's run: what is queued is to be put away, however little."""
         for queue in self._queues:
             queue.tick()
 
@@ -286,18 +378,19 @@ class _Member:
 
     def read_from_now_on(self) -> None:
         """In this member's run: take the reader's place."""
-        if self._reads:
-            return
-        self._reads = True
-        self._delivery.tracer.attach_reader()
-        self._nursery.start_soon(self._read, name="tracesvc reader")
+        if self._nursery is not None and not self._reads:
+            self._reads = True
+            self.delivery.tracer.attach_reader()
+            self._nursery.start_soon(self._read, name="tracesvc reader")
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
-        over = False
+        delivery, over = self.delivery, False
         try:
             with self._reader_scope:
-                while (frames := await self._delivery.tracer.read_frames()) is not None:
-                    self._delivery.hand_out(frames)
+                delivery.hand_out([])
+                while (frames := await delivery.tracer.read_frames()) is not None:
+                    delivery.hand_out(frames)
                 over = True
         except Exception:
             logger.exception("tracesvc: the reader failed; this trace ends here")
@@ -305,20 +398,25 @@ class _Member:
         finally:
             self._reader_gone.set()
             if over:
-                self._delivery.hand_out(None)
+                delivery.hand_out(None)
             else:
-                self._delivery.pass_reader(self)
+                delivery.pass_reader(self)
 
-    async def _run_sink(self, sink: Sink, queue: FrameQueue) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def _run_sink(self, sink: Sink, queue: FrameQueue, scope: trio.CancelScope) -> None:
         try:
-            with trio.CancelScope(shield=True) as scope:
-                self._scopes.append(scope)
+            with scope:
                 await sink.run(queue)
+            if self._nursery is None:  # a forked child
+                return
             if scope.cancelled_caught:
                 queue.close(LossCause.SINK_FULL, "the sink did not finish in time")
-                logger.error("tracesvc: sink %s did not finish in time; what it had left is lost", sink.name)
-            elif not self._ended:
+                logger.error(
+                    "tracesvc: sink %s did not finish in time; what it had left is lost", sink.name
+                )
+            elif not self._ended or queue.queued_bytes:
                 queue.close(LossCause.SINK_FAILED, "the sink returned before the end")
+                logger.error("tracesvc: sink %s returned before the end and was dropped", sink.name)
         except Exception as exc:
             queue.close(LossCause.SINK_FAILED, str(exc))
             logger.error("tracesvc: sink %s failed and was dropped: %s", sink.name, exc)
@@ -329,45 +427,55 @@ class _Member:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    @trio.lowlevel.enable_ki_protection
     async def leave(self, timeout: float) -> None:
         """Everything emitted so far reaches the sinks, and they end; takes at most ``timeout`` seconds of real time."""
-        delivery, tracer = self._delivery, self._delivery.tracer
+        delivery = self.delivery
         try:
-            with trio.CancelScope(shield=True) as scope, real_deadline(scope, timeout):
-                with delivery._lock:
-                    last = len(delivery.members) == 1
-                    if last:
-                        delivery.over = True
-                        if delivery.reader is self:  # it may have been passed to us a moment ago
-                            self.read_from_now_on()
-                if last:
-                    try:
-                        await tracer.stop()
-                    finally:
-                        delivery.session_over()
-                else:
-                    self._leave_running(tracer)
-                await self._done.wait()
+            if self._nursery is not None:  # None: this is a forked child
+                with trio.CancelScope(shield=True) as scope, real_deadline(scope, timeout):
+                    if delivery.part(self):
+                        await delivery.tracer.stop()
+                    else:
+                        self._until = delivery.tracer.seal_all()
+                        delivery.look()
+                    await self._done.wait()
         finally:
-            # our tasks are shielded from the program's cancellation: whatever happened, they end here
-            for sink_scope in self._scopes:
-                sink_scope.cancel()
-            self._end()
+            self.abandon()
             with trio.CancelScope(shield=True):
                 await self._done.wait()
                 delivery.remove(self)
+                self._nursery = None
                 if self._reads:
-                    self._reader_scope.cancel()
                     await self._reader_gone.wait()
+                else:
+                    delivery.pass_reader(self)  # it may have come to us just now
 
-    def _leave_running(self, tracer: Tracer) -> None:
-        """The others go on: end our stream once what was emitted up to now has come by."""
-        self._leaving = tracer.seal_all()
-        reader = self._delivery.reader
-        if reader is not None:
-            reader.call(self._check_leaving)
+    def abandon(self) -> None:
+        """Our tasks are shielded from the program's cancellation: whatever happens, they end here."""
+        for scope in self._scopes:
+            scope.cancel()
+        self._reader_scope.cancel()
 
-    def _check_leaving(self) -> None:
-        """In the reader's run: it may all have come by already."""
-        self.take([])
+    def orphan(self) -> None:
+        """In a forked child, in the copy of this member's run: it is not ours any more."""
+        self._nursery = None
+        self.abandon()
+
+
+def _in_child() -> None:
+    """After a fork: the stream is the parent's, and nothing here may write to what the child shares with it."""
+    _Delivery.lock.release()
+    delivery, _Delivery.current = _Delivery.current, None
+    if delivery is not None:
+        for member in delivery.members:
+            if member.is_here:
+                member.orphan()
+        delivery.members.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_Delivery.lock.acquire,
+        after_in_parent=_Delivery.lock.release,
+        after_in_child=_in_child,
+    )

@@ -80,7 +80,8 @@ class FileSink(Sink):
                 try:
                     await in_thread(file.write, batch)
                 finally:
-                    self._stored(batch[: file.whole], file.size - before)
+                    events = sum(frame.count for frame in batch[: file.whole])
+                    self._stored(file.whole, events, file.size - before)
             await in_thread(file.close)
         except OSError as exc:
             raise SinkError(

@@ -32,7 +32,9 @@ class OutsideTracer:
         self._token: trio.lowlevel.TrioToken | None = None
         self._failure: BaseException | None = None
         # a daemon: a program that ends without a word must not hang on its tracer
-        self._thread: Final = threading.Thread(target=self._run, name="tracesvc reader", daemon=True)
+        self._thread: Final = threading.Thread(
+            target=self._run, name="tracesvc reader", daemon=True
+        )
 
     def start(self) -> None:
         """Not from within a trio run.
@@ -80,6 +82,8 @@ def _stand_apart() -> None:
     manager = getattr(getattr(trio.lowlevel.current_task(), "_runner", None), "io_manager", None)
     if manager is not None:
         kind = type(manager)
-        methods = {name: value for name, value in vars(kind).items() if isinstance(value, FunctionType)}
+        methods = {
+            name: value for name, value in vars(kind).items() if isinstance(value, FunctionType)
+        }
         with contextlib.suppress(TypeError):
             manager.__class__ = type(kind.__name__, (kind,), {**methods, "__slots__": ()})

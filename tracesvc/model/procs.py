@@ -1,0 +1,450 @@
+"""Every event of every proc, checked: who may say it, when, and whether it fits what was said before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from tracesvc.events import EVENTS, ProcKind
+from tracesvc.format import Batch, End, LossRow, ProcRow, Snapshot
+from tracesvc.model.annotations import Annotations
+from tracesvc.model.ledger import Ledger
+from tracesvc.model.tasks import Nurseries, Run, task_of
+
+__all__ = ["Checker", "Place"]
+
+MAX_TEXT: Final = 16 << 10
+"""bytes of a log message"""
+_ONLY_ON: Final = {
+    **dict.fromkeys(
+        (
+            "task_create",
+            "task_waiting",
+            "task_runnable",
+            "step_start",
+            "step_yield",
+            "step_block",
+            "task_exit",
+            "io_wait_start",
+            "io_wait_end",
+        ),
+        ProcKind.RUN,
+    ),
+    "thread_start": ProcKind.THREAD,
+    "thread_end": ProcKind.THREAD,
+}
+_UNKNOWN: Final = -1
+"""generation of a collection that may or may not be under way"""
+
+
+class Add(Protocol):
+    """Enter a violation; without an offset, at the frame that is being read."""
+
+    def __call__(
+        self,
+        code: str,
+        text: str,
+        proc: int | None = None,
+        seq: int | None = None,
+        offset: int | None = None,
+        frame: int | None = None,
+    ) -> None: ...
+
+
+class Place:
+    """Where the check stands: call it to complain there."""
+
+    def __init__(self, add: Add) -> None:
+        self.add = add
+        self.proc: int | None = None
+        self.seq: int | None = None
+        self.offset = 0
+        self.frame: int | None = None
+
+    def __call__(self, code: str, text: str) -> None:
+        self.add(code, text, self.proc, self.seq)
+
+    def kept(self) -> Callable[[str, str], None]:
+        """The same for later, when the check stands elsewhere."""
+        return partial(
+            self.add, proc=self.proc, seq=self.seq, offset=self.offset, frame=self.frame
+        )
+
+
+class _Proc:
+    """What is known of one writer."""
+
+    def __init__(self, number: int, ledger: Ledger, run: Run) -> None:
+        self.number = number
+        self.ledger = ledger
+        self.run = run
+        self.kind: int | None = None
+        self.described: tuple[int, int, str] | None = None
+        """kind, thread, name by its ProcStart"""
+        self.stopped = False
+        self.collecting: int | None = None
+        """generation of the collection that is under way"""
+        self.threads: list[int] | None = []
+        """tasks whose calls run in the thread; None: not known"""
+
+    def lose_track(self) -> None:
+        self.run.lose_track()
+        self.collecting, self.threads = _UNKNOWN, None
+
+
+class Checker:
+    """All procs of a session."""
+
+    def __init__(self, add: Add, text: Callable[[int], str], knows: Callable[[int], bool]) -> None:
+        self.place = Place(add)
+        self.ledgers: dict[int, Ledger] = {}
+        self.by_type: dict[int, int] = {}
+        self.newest = 0
+        """ns of the latest event so far"""
+        self._knows = knows
+        self._plain_text = text
+        self._procs: dict[int, _Proc] = {}
+        self._nurseries = Nurseries()
+        self._annotations = Annotations()
+        self._opens_known = True
+        self._opens_due = False
+        """a generation has begun, and with it a snapshot of the open spans and regions is due"""
+        self._dropped = False
+        """frames are missing, maybe with the last account of a proc"""
+        self._whole = True
+        """the stream has all of the session"""
+        self._handlers: dict[int, Callable[[_Proc, int, tuple[Any, ...]], None]] = {
+            number: getattr(self, f"_{event.type}") for number, event in EVENTS.items()
+        }
+
+    # --- state that is missing -------------------------------------------------------------------
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether something is missing that may explain what does not fit."""
+        return self._annotations.blind
+
+    def blind(self, *, frames: bool = False) -> None:
+        """Something is missing: ``frames`` of which procs will show, or events of a known one."""
+        self._annotations.blind = True
+        self._opens_known = False
+        self._dropped = self._dropped or frames
+
+    def _lose_track(self, proc: _Proc) -> None:
+        proc.lose_track()
+        self.blind()
+
+    def _proc(self, number: int) -> _Proc:
+        proc = self._procs.get(number)
+        if proc is None:
+            ledger = self.ledgers[number] = Ledger(number, self.place)
+            run = Run(self._nurseries, self.place)
+            proc = self._procs[number] = _Proc(number, ledger, run)
+        return proc
+
+    # --- accounts --------------------------------------------------------------------------------
+
+    def accounts(self, rows: list[ProcRow], *, late: bool) -> None:
+        """A PROCS frame; ``late``: the first of a stream that begins in the middle."""
+        self._whole = self._whole and not late
+        for row in rows:
+            self.place.proc, self.place.seq = row.proc, None
+            proc = self._proc(row.proc)
+            if late:
+                proc.ledger.begin_at(row)
+                self._lose_track(proc)
+            if not proc.ledger.accounted(row):
+                self._lose_track(proc)
+            if row.kind not in set(ProcKind):
+                self.place("account", f"proc kind {row.kind} is none")
+            self._is_of_kind(proc, row.kind)
+            self._describe(proc, (row.kind, row.thread, row.name))
+
+    def _is_of_kind(self, proc: _Proc, kind: int) -> None:
+        if proc.kind not in (None, kind):
+            self.place("proc", f"proc {proc.number} is of kind {proc.kind} and of kind {kind}")
+        proc.kind = kind
+
+    def _describe(self, proc: _Proc, said: tuple[int, int, str]) -> None:
+        if proc.described not in (None, said):
+            self.place("proc", f"the account of proc {proc.number} and its start disagree")
+        proc.described = said
+
+    def loss(self, row: LossRow) -> None:
+        """A row of a LOSS frame."""
+        self.place.proc, self.place.seq = row.proc, row.first
+        proc = self._proc(row.proc)
+        if proc.ledger.loss(row):
+            proc.lose_track()
+        self.blind()
+
+    def end(self, end: End) -> None:
+        """The end mark."""
+        self.place.proc = self.place.seq = None
+        emitted = lost = 0
+        for ledger in self.ledgers.values():
+            row = ledger.row
+            self.place.proc = ledger.account.proc
+            ledger.close()
+            if (row is None or row.emitted != ledger.next) and not self._dropped:
+                self.place("account", f"no last account of proc {ledger.account.proc}")
+            emitted += max(ledger.next, row.emitted if row else 0)
+            lost += row.lost if row else 0
+        self.place.proc = None
+        less = end.emitted < emitted or end.lost < lost
+        if less or (self._whole and (end.emitted > emitted or (end.lost > lost and not self._dropped))):
+            said = f"{end.emitted} events emitted and {end.lost} lost"
+            self.place("account", f"{said} by the end mark; {emitted} and {lost} by the accounts")
+        if end.monotonic < self.newest:
+            self.place("clock", "the end comes before an event ahead of it")
+        if self._whole:
+            self._annotations.finish()
+
+    def leave_open(self) -> None:
+        """The stream has no end: what is not explained yet may still be."""
+        for ledger in self.ledgers.values():
+            ledger.account.emitted = ledger.next
+
+    # --- snapshots -------------------------------------------------------------------------------
+
+    def begin_generation(self, number: int) -> None:
+        """Snapshots follow, before any events."""
+        self._opens_due = number > 0
+
+    def state(self, snapshot: Snapshot) -> Any:
+        """What a snapshot that begins here should say; None where that is not known."""
+        self.place.proc, self.place.seq = snapshot.proc, None
+        if snapshot.proc == 0:
+            self._opens_due = False
+            return self._opens() if self._opens_known else None
+        proc = self._proc(snapshot.proc)
+        self._is_of_kind(proc, ProcKind.RUN)
+        if proc.ledger.next != snapshot.seq:
+            self.place("snapshot", f"as of event {snapshot.seq}: {proc.ledger.next} is due")
+        return proc.run.rows() if proc.run.known else None
+
+    def _opens(self) -> Any:
+        spans, regions = self._annotations.spans, self._annotations.regions
+        return [{number: one.row() for number, one in opens.items()} for opens in (spans, regions)]
+
+    def compare(self, snapshot: Snapshot, state: Any) -> None:
+        """A whole snapshot against what should be in it; where that is not known, it is believed."""
+        self.place.proc, self.place.seq = snapshot.proc, None
+        if snapshot.proc == 0:
+            self._compare_opens(snapshot, state)
+            return
+        run = self._proc(snapshot.proc).run
+        tasks = [task_of(row, self._text) for row in snapshot.tasks]
+        said = Run(Nurseries(), self.place)
+        said.adopt(tasks)
+        if len(said.tasks) != len(tasks):
+            self.place("snapshot", "a task is in it twice")
+        if state is not None:
+            self._compare("task", said.rows(), state)
+        elif not run.known and self._proc(snapshot.proc).ledger.next == snapshot.seq:
+            run.adopt(tasks)
+            for task in tasks:
+                self._annotations.know_task(task.id)
+
+    def _compare_opens(self, snapshot: Snapshot, state: Any) -> None:
+        said = Annotations()
+        said.adopt(snapshot.spans, snapshot.regions, self._text)
+        if len(said.spans) + len(said.regions) != len(snapshot.spans) + len(snapshot.regions):
+            self.place("snapshot", "a span or region is in it twice")
+        if state is None:
+            self._annotations.adopt(snapshot.spans, snapshot.regions, self._text)
+            self._opens_known = True
+            return
+        for kind, opens, expected in zip(
+            ("span", "region"), (said.spans, said.regions), state, strict=True
+        ):
+            self._compare(kind, {n: one.row() for n, one in opens.items()}, expected)
+        if self.is_blind:
+            self._annotations.adopt(snapshot.spans, snapshot.regions, self._text)
+
+    def _compare(self, what: str, said: dict[int, Any], expected: dict[int, Any]) -> None:
+        for number in said.keys() | expected.keys():
+            if number not in expected:
+                self.place("snapshot", f"{what} {number} is in it and should not be")
+            elif number not in said:
+                # An end that came by before its begin may be what is missing.
+                if what == "task" or not self.is_blind:
+                    self.place("snapshot", f"{what} {number} is not in it")
+            elif said[number] != expected[number]:
+                self.place(
+                    "snapshot", f"{what} {number} is {said[number]}, by the events {expected[number]}"
+                )
+
+    def _snapshots_over(self) -> None:
+        self._opens_due = False
+        if not self._opens_known:
+            self._annotations.adopt([], [], self._text)
+            self._opens_known = True
+        elif self._annotations.spans or self._annotations.regions:
+            self.place.proc, self.place.seq = 0, None
+            self.place("snapshot", "no snapshot of the open spans and regions")
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _text(self, number: int) -> str:
+        if not self._knows(number) and not self.is_blind:
+            self.place("names", f"name {number} is not in the table")
+        return self._plain_text(number)
+
+    def batch(self, batch: Batch, offset: int, frame: int) -> None:
+        """The events of a batch.
+
+        Raises:
+          FormatError: its columns are damaged; nothing has been taken from it then.
+        """
+        if self._opens_due:
+            self._snapshots_over()
+        place = self.place
+        place.proc, place.seq, place.offset, place.frame = batch.proc, batch.first, offset, frame
+        records = batch.records(self._text)
+        late = batch.deltas()[0]
+        proc = self._proc(batch.proc)
+        if not proc.ledger.events(batch.first, batch.count):
+            self._lose_track(proc)
+        if late:
+            place("clock", "the first event of a batch is not at its time")
+        time_before, seq, seen = proc.ledger.time, batch.first, self.by_type
+        for number, time, fields in records:
+            place.seq = seq
+            seq += 1
+            if time < time_before:
+                place("clock", f"{time_before - time} ns before the event ahead of it")
+            time_before = time
+            seen[number] = seen.get(number, 0) + 1
+            if proc.stopped:
+                place("proc", "an event after proc_stop")
+            handler = self._handlers.get(number)
+            if handler is not None:
+                only = _KIND_OF.get(number)
+                if only is not None and proc.kind != only:
+                    self._is_of_kind(proc, only)
+                handler(proc, time, fields)
+        proc.ledger.time = time_before
+        self.newest = max(self.newest, time_before)
+
+    def _proc_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        kind, thread, name = fields
+        if proc.run.begun and proc.run.known:
+            self.place("proc", "proc_start for the second time")
+        self._is_of_kind(proc, kind)
+        self._describe(proc, (kind, thread, name))
+        proc.run.begun = True
+
+    def _proc_stop(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time, fields
+        proc.stopped = True
+
+    def _task_create(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        self._annotations.created(self.place, fields[0])
+        proc.run.create(time, *fields)
+
+    def _task_waiting(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.waiting(time, *fields)
+
+    def _task_runnable(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.runnable(time, *fields)
+
+    def _step_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.step_start(time, *fields)
+
+    def _step_yield(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.step_yield(time, *fields)
+
+    def _step_block(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.step_block(time, *fields)
+
+    def _task_exit(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.exit(time, *fields)
+
+    def _io_wait_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        proc.run.io_start(time, *fields)
+
+    def _io_wait_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del fields
+        proc.run.io_end(time)
+
+    def _thread_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        if fields[0] <= 0:
+            self.place("id", f"task {fields[0]}")
+        self._annotations.refer(self.place, "task", fields[0])
+        if proc.threads is not None:
+            proc.threads.append(fields[0])
+
+    def _thread_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        if proc.threads is not None:
+            began = proc.threads.pop() if proc.threads else None
+            if began != fields[0]:
+                what = "no call" if began is None else f"one for task {began}"
+                self.place("thread", f"a call for task {fields[0]} ends, and {what} has begun")
+
+    def _gc_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        if not 0 <= fields[0] <= 2:
+            self.place("gc", f"a collection of generation {fields[0]}")
+        if proc.kind == ProcKind.PROCESS:  # several threads may write here
+            return
+        if proc.collecting not in (None, _UNKNOWN):
+            self.place("gc", "a collection begins within another")
+        proc.collecting = fields[0]
+
+    def _gc_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        if fields[1] < 0:
+            self.place("gc", f"{fields[1]} objects collected")
+        if proc.kind == ProcKind.PROCESS:
+            return
+        if proc.collecting not in (fields[0], _UNKNOWN):
+            self.place("gc", f"a collection of generation {fields[0]} ends that has not begun")
+        proc.collecting = None
+
+    def _annotated(self, proc: _Proc, task: int) -> None:
+        if proc.kind == ProcKind.RUN:
+            proc.run.annotated(task)
+        self._annotations.refer(self.place, "task", task)
+
+    def _span_begin(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        self._annotated(proc, fields[2])
+        self._annotations.span_begin(self.place, proc.number, time, fields)
+
+    def _span_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        self._annotated(proc, fields[1])
+        self._annotations.span_end(self.place, proc.number, time, fields)
+
+    def _region_begin(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        self._annotated(proc, fields[1])
+        self._annotations.region_begin(self.place, proc.number, time, fields)
+
+    def _region_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        # Not by the task that runs: one that ends elsewhere is put right in the name of its own.
+        self._annotations.refer(self.place, "task", fields[1])
+        self._annotations.region_end(self.place, proc.number, time, fields)
+
+    def _log(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        task, span, level, cut, message, _ = fields
+        self._annotated(proc, task)
+        self._annotations.refer(self.place, "span", span)
+        if level < 0 or cut < 0:
+            self.place("log", f"level {level}, {cut} characters cut")
+        if not isinstance(message, str) or len(message.encode("utf-8", "replace")) > MAX_TEXT:
+            self.place("log", f"the message is no text of at most {MAX_TEXT} bytes")
+
+    def _counter(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+        del time
+        name, value, task = fields
+        self._annotated(proc, task)
+        if not math.isfinite(value):
+            self.place("counter", f"counter {name!r} is {value}")
+
+
+_KIND_OF: Final = {n: _ONLY_ON[event.type] for n, event in EVENTS.items() if event.type in _ONLY_ON}

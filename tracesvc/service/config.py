@@ -1,0 +1,42 @@
+"""The settings of the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Config", "parse_address"]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError(f"an address to listen on is HOST:PORT, like 127.0.0.1:7070, not {text!r}")
+    return host, int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes are in bytes, times in seconds."""
+
+    data: Path
+    """directory of the sessions"""
+    host: str = "127.0.0.1"
+    port: int = 7070
+    """0: any free port"""
+    grace: float = 5.0
+    """for requests in flight, once the service has been told to stop; two seconds later every connection is closed"""
+    max_body: int = 256 << 20
+    """of one request; more is answered with 413, and what came before is kept"""
+    body_timeout: float = 60.0
+    """for the next part of a request's body"""
+    heartbeat: float = 15.0
+    """between comments in a stream of server-sent events that has nothing else to say"""
+    server: str = "anycorn"
+    """the HTTP server: anycorn or hypercorn"""

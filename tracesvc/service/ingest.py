@@ -1,0 +1,103 @@
+"""``POST /v1/sessions/{session}/frames``: bytes of a stream come in, and are durable when the answer goes out."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracesvc.service.config import Config
+from tracesvc.service.parameters import integer
+from tracesvc.service.problems import ProblemError
+from tracesvc.store import Store, session_name
+
+__all__ = ["MEDIA_TYPE", "ingest"]
+
+MEDIA_TYPE: Final = "application/vnd.tracesvc"
+PIECE: Final = 1 << 20
+"""bytes that are checked, written and synced at once; bounds what a request costs in memory"""
+
+
+async def ingest(request: Request) -> Response:
+    """Keep the whole good frames of the body.
+
+    200 with the durable offset; any refusal comes with it too, as far as there is one.  Sending bytes again that are
+    stored already does no harm.
+    """
+    store: Store = request.app.state.store
+    config: Config = request.app.state.config
+    session = session_name(request.path_params["session"])
+    offset = integer(request, "offset", 0)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (MEDIA_TYPE, "application/octet-stream"):
+        raise ProblemError(415, "media-type", f"the body is to be {MEDIA_TYPE}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ProblemError(
+            415, "content-encoding", "frames are compressed by themselves, the body is not"
+        )
+    if int(request.headers.get("content-length", 0)) > config.max_body:
+        raise ProblemError(413, "body-too-large", f"a body may have {config.max_body} bytes")
+    durable = await _Intake(store, session, offset).take(request, config)
+    return Response(b'{"offset": %d}' % durable, media_type="application/json")
+
+
+class _Intake:
+    """One body on its way into the store, in pieces."""
+
+    def __init__(self, store: Store, session: str, offset: int) -> None:
+        self._store, self._session, self._offset = store, session, offset
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._durable: int | None = None
+
+    async def take(self, request: Request, config: Config) -> int:
+        """Read the body to its end; returns the durable offset.
+
+        Raises:
+          ProblemError: the body is refused, at some point; the whole good frames before that are durable.
+        """
+        received, wanted, more = 0, PIECE, True
+        with trio.CancelScope() as patience:
+            while more:
+                now = trio.current_time()
+                if patience.deadline - now < config.body_timeout / 2 or patience.deadline == math.inf:
+                    patience.deadline = now + config.body_timeout
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    break
+                part = message.get("body", b"")
+                more = message.get("more_body", False)
+                received += len(part)
+                self._parts.append(part)
+                self._held += len(part)
+                if received > config.max_body:
+                    break
+                if self._held >= wanted:
+                    await self._append()
+                    wanted = self._held + PIECE
+        await self._append()
+        if patience.cancelled_caught:
+            why = f"nothing came for {config.body_timeout:g} seconds"
+            raise ProblemError(408, "body-timeout", why, offset=self._durable)
+        if received > config.max_body:
+            why = f"a body may have {config.max_body} bytes"
+            raise ProblemError(413, "body-too-large", why, offset=self._durable)
+        if self._held:
+            why = f"the body ends in the middle of a frame, {self._held} bytes after its start"
+            raise ProblemError(422, "truncated-frame", why, offset=self._durable)
+        assert self._durable is not None
+        return self._durable
+
+    async def _append(self) -> None:
+        """Give to the store what there is, and hold back the beginning of a frame."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        result = await self._store.append(self._session, self._offset, data)
+        self._durable = result.durable
+        if result.problem is not None:
+            raise ProblemError.of(result.problem, offset=result.durable)
+        self._offset += len(data) - result.rest
+        self._parts = [data[len(data) - result.rest :]] if result.rest else []
+        self._held = result.rest

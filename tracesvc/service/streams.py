@@ -1,0 +1,183 @@
+"""Streams going out: raw frames, and the same as server-sent events for browsers.
+
+A follower costs one task, one chunk of memory and its socket's buffer, however slow it is: everything it gets is read
+from the store when it is ready for it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, parse_header
+from tracesvc.service.config import Config
+from tracesvc.service.ingest import MEDIA_TYPE
+from tracesvc.service.parameters import boolean, integer
+from tracesvc.service.problems import ProblemError
+from tracesvc.store import SessionInfo, Store
+
+__all__ = ["StreamResponse", "frames", "live"]
+
+CHUNK: Final = 256 << 10
+"""bytes read and sent at once"""
+
+Body = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+
+
+class StreamResponse(Response):
+    """A response whose body is a function that is given ``send``, and runs as long as client and service want it.
+
+    When the client goes away, or the service stops, the function is cancelled; its clean-up always runs, awaits
+    included, which nothing guarantees for an async generator.  At a stop the body ends in good order: the client
+    goes on later, from where it got to.  A body of known size is not stopped, but given the time that is left.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        request: Request,
+        headers: Mapping[str, str],
+        media_type: str,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(None, 200, {"cache-control": "no-store", **headers}, media_type)
+        del self.headers["content-length"]
+        if size is not None:
+            self.headers["content-length"] = str(size)
+        self._body = body
+        self._stopping: trio.Event = request.app.state.stopping
+        self._endless = size is None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = False
+
+        async def send_part(part: bytes) -> None:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+        async def watch_client() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            nursery.cancel_scope.cancel()
+
+        async def watch_service() -> None:
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] != "HEAD":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch_client)
+                if self._endless:
+                    nursery.start_soon(watch_service)
+                await self._body(send_part)
+                nursery.cancel_scope.cancel()
+        if not gone:
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def frames(request: Request) -> Response:
+    """``GET /v1/sessions/{session}/frames?from=OFFSET&follow=true``: the raw stream from any offset on.
+
+    Without ``follow``: what is durable now.  With it: that, and what comes, until the session has ended.
+    """
+    store: Store = request.app.state.store
+    follow = boolean(request, "follow")
+    info = await store.info(request.path_params["session"])
+    start = _start(integer(request, "from", 0), info)
+
+    async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
+        offset = start
+        while follow or offset < info.bytes:
+            part = await store.read(
+                info.session, offset, CHUNK if follow else min(CHUNK, info.bytes - offset)
+            )
+            if part:
+                await send(part)
+                offset += len(part)
+            elif await store.wait_durable(info.session, offset) <= offset:
+                return
+
+    size = None if follow else info.bytes - start
+    return StreamResponse(body, request, _headers(start, info), MEDIA_TYPE, size)
+
+
+async def live(request: Request) -> Response:
+    """``GET /v1/sessions/{session}/live?from=OFFSET``: the same as server-sent events.
+
+    ``frames``: whole frames, base64; its id is the offset behind them.  ``end``: the session has ended.  A browser that
+    comes back sends the last id, and goes on there.
+    """
+    store: Store = request.app.state.store
+    config: Config = request.app.state.config
+    info = await store.info(request.path_params["session"])
+    last = request.headers.get("last-event-id", "")
+    start = _start(
+        int(last) if last.isascii() and last.isdigit() else integer(request, "from", 0), info
+    )
+    head = await store.read(info.session, start, HEADER_SIZE)
+    if head and parse_header(head) is None:
+        raise ProblemError(416, "not-a-frame", f"no frame begins at {start}", offset=info.bytes)
+
+    async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
+        offset = start
+        await send(b"retry: 1000\n\n")
+        while True:
+            part = await store.read(info.session, offset, CHUNK)
+            whole = _whole_frames(part)
+            if part and not whole:
+                part = await store.read(info.session, offset, MAX_FRAME)
+                whole = _whole_frames(part)
+            if whole:
+                offset += whole
+                data = base64.b64encode(memoryview(part)[:whole])
+                await send(b"id: %d\nevent: frames\ndata: %b\n\n" % (offset, data))
+                continue
+            durable = None
+            with trio.move_on_after(config.heartbeat):
+                durable = await store.wait_durable(info.session, offset)
+            if durable is None:
+                await send(b": still here\n\n")
+            elif durable <= offset:
+                await send(b'id: %d\nevent: end\ndata: {"offset": %d}\n\n' % (offset, offset))
+                return
+
+    return StreamResponse(body, request, _headers(start, info), "text/event-stream")
+
+
+def _start(offset: int, info: SessionInfo) -> int:
+    if offset > info.bytes:
+        why = f"the session has {info.bytes} bytes so far"
+        headers = {"content-range": f"bytes */{info.bytes}"}
+        raise ProblemError(416, "offset-past-end", why, headers, offset=info.bytes)
+    return offset
+
+
+def _headers(start: int, info: SessionInfo) -> dict[str, str]:
+    return {
+        "tracesvc-session": info.session,
+        "tracesvc-offset": str(start),
+        "tracesvc-durable": str(info.bytes),
+        "tracesvc-state": info.state,
+    }
+
+
+def _whole_frames(data: bytes) -> int:
+    """Bytes of the whole frames at the beginning of ``data``; damage (of the disk) counts as one with what follows."""
+    at = 0
+    while len(data) - at >= HEADER_SIZE:
+        head = parse_header(data[at : at + HEADER_SIZE])
+        if head is None:
+            return len(data)
+        end = at + HEADER_SIZE + head[-1]
+        if end > len(data):
+            break
+        at = end
+    return at

@@ -1,0 +1,163 @@
+"""What a store is: where a service keeps the streams of sessions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+__all__ = [
+    "Appended",
+    "BadSessionNameError",
+    "BadStreamError",
+    "OffsetError",
+    "SessionInfo",
+    "State",
+    "Store",
+    "StoreBrokenError",
+    "StoreClosedError",
+    "StoreError",
+    "StoreFullError",
+    "UnknownSessionError",
+    "session_name",
+]
+
+State = Literal["live", "ended", "broken"]
+"""live: more is expected; ended: its end mark is stored; broken: no end mark, and nothing has come for a minute"""
+
+
+_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class StoreError(Exception):
+    """A store cannot do what it was asked; the message says why, and what to do about it."""
+
+
+class StoreFullError(StoreError):
+    """No room: nothing of what was to be appended is kept, and all that was acknowledged still is."""
+
+
+class StoreBrokenError(StoreError):
+    """The disk reports errors."""
+
+
+class StoreClosedError(StoreError):
+    """The store is shutting down."""
+
+
+class UnknownSessionError(StoreError):
+    """There is no such session."""
+
+
+class BadSessionNameError(StoreError):
+    """Session names are UUIDs, in their usual spelling."""
+
+
+class OffsetError(StoreError):
+    """Bytes that do not continue the stream: it ends at ``durable``."""
+
+    def __init__(self, durable: int, why: str) -> None:
+        super().__init__(why)
+        self.durable = durable
+
+
+class BadStreamError(StoreError):
+    """Bytes that are no good continuation of the session; ``code`` names what is wrong, for programs."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def session_name(text: str) -> str:
+    """``text`` if it is a UUID in its usual spelling: 36 lower-case characters that are safe in any path.
+
+    Raises:
+      BadSessionNameError: it is anything else.
+    """
+    if _UUID.fullmatch(text):
+        return text
+    raise BadSessionNameError("a session is named by a UUID, like 123e4567-e89b-42d3-a456-426614174000")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a store knows of a session without reading it."""
+
+    session: str
+    source: Mapping[str, Any]
+    """of the stream's header: name, host, pid, ..."""
+    started: int
+    """wall clock, ns since the epoch"""
+    updated: int
+    """wall clock of the last append, ns since the epoch"""
+    bytes: int
+    """of whole frames, durable"""
+    frames: int
+    events: int
+    lost: Mapping[str, int]
+    """events, by cause"""
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of the bytes given to `Store.append`."""
+
+    durable: int
+    """offset up to which the stream is safe now"""
+    rest: int
+    """bytes at the end that are the beginning of a frame: give them again, with what follows"""
+    problem: StoreError | None
+    """why the bytes behind ``durable`` were not taken; None: all whole frames were"""
+
+
+class Store(Protocol):
+    """Keeps streams.  Every method may be called from any number of tasks at once.
+
+    Methods that take a session's name raise `BadSessionNameError` for anything but a UUID, and all but `append` raise
+    `UnknownSessionError` where there is no such session.
+    """
+
+    async def append(self, session: str, offset: int, data: bytes | bytearray) -> Appended:
+        """Check ``data``, bytes of the stream from ``offset`` on, and keep its whole good frames, durably.
+
+        What lies below the durable offset already is passed over.
+        """
+        ...
+
+    async def info(self, session: str) -> SessionInfo: ...
+
+    async def ledger(self, session: str) -> dict[str, Any]:
+        """``{"procs": {id: {"name", "emitted", "stored", "lost": {cause: n}}}, "closed": bool}``."""
+        ...
+
+    async def list(
+        self,
+        *,
+        source: str | None = None,
+        state: State | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> Sequence[SessionInfo]:
+        """Sessions, the youngest first; ``before``: (started, session) of the last one of the page before."""
+        ...
+
+    async def read(self, session: str, offset: int, max_bytes: int) -> bytes:
+        """Durable bytes from ``offset`` on; empty where there are none (yet)."""
+        ...
+
+    async def wait_durable(self, session: str, offset: int) -> int:
+        """Wait for durable bytes behind ``offset``, or for the end of the session; returns the durable offset."""
+        ...
+
+    async def path(self, session: str) -> Path:
+        """A local file that holds the stream."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be stored just now, or None."""
+        ...

@@ -1,0 +1,182 @@
+"""The catalogue of a `FileStore`: one row per session, in SQLite.  For threads; one call at a time.
+
+It holds nothing that is not in the segment files as well, so that it may be late, or be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgpack
+
+from tracesvc.store.base import SessionInfo, State
+from tracesvc.store.ledger import Ledger
+
+__all__ = ["LIVE_FOR", "Catalogue", "Entry", "state_of"]
+
+LIVE_FOR: Final = 60 * 10**9
+"""ns after the last append for which a session without an end mark counts as live"""
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE sessions (
+  session TEXT PRIMARY KEY,
+  name TEXT NOT NULL,      -- of the source
+  started INTEGER NOT NULL,
+  updated INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  frames INTEGER NOT NULL,
+  events INTEGER NOT NULL,
+  ended INTEGER NOT NULL,
+  source BLOB NOT NULL,
+  lost BLOB NOT NULL,
+  ledger BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX by_start ON sessions (started, session);
+CREATE INDEX by_name ON sessions (name, started, session);
+"""
+_STATES: Final = {
+    "ended": "ended",
+    "live": "NOT ended AND updated > ?",
+    "broken": "NOT ended AND updated <= ?",
+}
+_COLUMNS: Final = "session, source, started, updated, bytes, frames, events, lost, ended"
+
+
+def state_of(updated: int, now: int, *, ended: bool) -> State:
+    """The state of a session at ``now``; both times in ns since the epoch."""
+    if ended:
+        return "ended"
+    return "live" if updated > now - LIVE_FOR else "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session as the catalogue has it."""
+
+    ledger: Ledger
+    size: int
+    """bytes of whole frames"""
+    updated: int
+
+    def row(self) -> tuple[object, ...]:
+        """For `Catalogue.put`."""
+        ledger = self.ledger
+        return (
+            ledger.session,
+            str(ledger.source.get("name", "")),
+            ledger.started,
+            self.updated,
+            self.size,
+            ledger.frames,
+            ledger.events,
+            ledger.ended,
+            msgpack.packb(ledger.source),
+            msgpack.packb(ledger.lost),
+            ledger.pack(),
+        )
+
+
+class Catalogue:
+    """One connection.
+
+    Raises:
+      sqlite3.Error: the file is not a usable catalogue (of this version): delete it and make a new one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
+            elif version != _VERSION:
+                raise sqlite3.DatabaseError(f"catalogue of version {version}")  # noqa: TRY301
+            self._db.execute("SELECT count(*) FROM sessions").fetchone()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Size of every session, in bytes."""
+        return dict(self._db.execute("SELECT session, bytes FROM sessions"))
+
+    def get(self, session: str) -> Entry | None:
+        row = self._db.execute(
+            "SELECT ledger, bytes, updated FROM sessions WHERE session = ?", (session,)
+        ).fetchone()
+        return None if row is None else Entry(Ledger.unpack(row[0]), row[1], row[2])
+
+    def put(self, rows: Iterable[tuple[object, ...]]) -> None:
+        """Insert or replace `Entry.row`s, all or none."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+
+    def remove(self, sessions: Iterable[str]) -> None:
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM sessions WHERE session = ?", [(session,) for session in sessions]
+            )
+
+    def list(
+        self,
+        now: int,
+        *,
+        source: str | None,
+        state: State | None,
+        before: tuple[int, str] | None,
+        limit: int,
+    ) -> Sequence[SessionInfo]:
+        """As `tracesvc.store.Store.list` promises; ``now``: ns since the epoch."""
+        where: list[str] = ["1"]
+        values: list[object] = []
+        if source is not None:
+            where.append("name = ?")
+            values.append(source)
+        if before is not None:
+            where.append("(started, session) < (?, ?)")
+            values += before
+        if state is not None:
+            where.append(_STATES[state])
+            values += [] if state == "ended" else [now - LIVE_FOR]
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM sessions WHERE {' AND '.join(where)} "  # noqa: S608
+            "ORDER BY started DESC, session DESC LIMIT ?",
+            [*values, limit],
+        )
+        return [
+            SessionInfo(
+                session,
+                msgpack.unpackb(source_, strict_map_key=False),
+                started,
+                updated,
+                size,
+                frames,
+                events,
+                msgpack.unpackb(lost),
+                state_of(updated, now, ended=bool(ended)),
+            )
+            for session, source_, started, updated, size, frames, events, lost, ended in rows
+        ]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")

@@ -1,0 +1,157 @@
+"""The account of one session: what its stream says was emitted, what of that is stored, what was lost and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgpack
+
+from tracesvc.events import LossCause
+from tracesvc.format import Batch, End, Header, Loss, Procs
+
+__all__ = ["MAX_PROCS", "Ledger", "ProcAccount"]
+
+MAX_PROCS: Final = 1 << 16
+"""procs in one session, at most: bounds what a stream can cost in memory"""
+MAX_NAME: Final = 1024
+"""characters of a name that are kept"""
+MAX_SOURCE: Final = 64
+"""facts about a source that are kept"""
+
+_CAUSES: Final = {cause.value: cause.name.lower() for cause in LossCause}
+
+
+@dataclass(slots=True)
+class ProcAccount:
+    """Counts of events of one proc."""
+
+    name: str = ""
+    emitted: int = 0
+    stored: int = 0
+    lost: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def closed(self) -> bool:
+        """Whether every event is accounted for."""
+        return self.emitted == self.stored + sum(self.lost.values())
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Grows record by record, in the order of the stream."""
+
+    session: str = ""
+    source: dict[str, Any] = field(default_factory=dict)
+    started: int = 0
+    frames: int = 0
+    events: int = 0
+    ended: bool = False
+    total: int = 0
+    """events of all procs, as the end mark says"""
+    last_number: int = -1
+    """of the last frame"""
+    lost: dict[str, int] = field(default_factory=dict)
+    """events of all procs, by cause"""
+    procs: dict[int, ProcAccount] = field(default_factory=dict)
+
+    def note(self, number: int, record: object) -> None:
+        """Enter one frame and what it says (see `tracesvc.store.intake.record_of`)."""
+        match record:
+            case Batch(proc=proc, count=count, end=end):
+                account = self._proc(proc)
+                account.stored += count
+                account.emitted = max(account.emitted, end)
+                self.events += count
+            case Loss(rows):
+                for loss in rows:
+                    account = self._proc(loss.proc)
+                    lost = loss.last - loss.first + 1
+                    account.lost[loss.cause] = account.lost.get(loss.cause, 0) + lost
+                    cause = _cause(loss.cause)
+                    self.lost[cause] = self.lost.get(cause, 0) + lost
+                    account.emitted = max(account.emitted, loss.last + 1)
+            case Procs(rows):
+                for row in rows:
+                    account = self._proc(row.proc)
+                    account.name = row.name[:MAX_NAME]
+                    account.emitted = max(account.emitted, row.emitted)
+            case Header():
+                self.session, self.started = record.session, record.wall
+                self.source = _tidied(record.source)
+            case End():
+                self.ended, self.total = True, record.emitted
+            case _:
+                pass
+        self.frames += 1
+        self.last_number = number
+
+    def _proc(self, proc: int) -> ProcAccount:
+        account = self.procs.get(proc)
+        if account is None:
+            account = self.procs[proc] = ProcAccount()
+        return account
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended and emitted = stored + lost holds for every proc and for the whole."""
+        return (
+            self.ended
+            and self.total == sum(account.emitted for account in self.procs.values())
+            and all(account.closed for account in self.procs.values())
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `tracesvc.store.Store.ledger` promises."""
+        procs = {
+            str(proc): {
+                "name": account.name,
+                "emitted": account.emitted,
+                "stored": account.stored,
+                "lost": {_cause(cause): n for cause, n in account.lost.items()},
+            }
+            for proc, account in sorted(self.procs.items())
+        }
+        return {"procs": procs, "closed": self.closed}
+
+    def pack(self) -> bytes:
+        """For the catalogue."""
+        procs = [[proc, a.name, a.emitted, a.stored, a.lost] for proc, a in self.procs.items()]
+        fields = [
+            self.session,
+            self.source,
+            self.started,
+            self.frames,
+            self.events,
+            self.ended,
+            self.total,
+            self.last_number,
+            self.lost,
+            procs,
+        ]
+        packed: bytes = msgpack.packb(fields)
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Ledger:
+        *fields, procs = msgpack.unpackb(packed, strict_map_key=False)
+        ledger = cls(*fields)
+        ledger.procs = {proc: ProcAccount(*account) for proc, *account in procs}
+        return ledger
+
+
+def _tidied(source: dict[Any, Any]) -> dict[str, Any]:
+    """The parts of a source that are plain and short: it is listed for every session."""
+    tidied: dict[str, Any] = {}
+    for key, value in list(source.items())[:MAX_SOURCE]:
+        if isinstance(value, str):
+            tidied[str(key)[:MAX_NAME]] = value[:MAX_NAME]
+        elif isinstance(value, int) or value is None:
+            tidied[str(key)[:MAX_NAME]] = value
+        elif isinstance(value, list):
+            tidied[str(key)[:MAX_NAME]] = [str(item)[:MAX_NAME] for item in value[:MAX_SOURCE]]
+    return tidied
+
+
+def _cause(cause: int) -> str:
+    return _CAUSES.get(cause, f"cause_{cause}")
