@@ -1,0 +1,1 @@
+"""Being written by another founder right now: do not edit or recreate."""
