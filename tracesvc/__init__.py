@@ -1,5 +1,6 @@
 """tracesvc: the execution tracer and flight recorder for Trio."""
 
+from tracesvc.model.reader import Trace, read
 from tracesvc.recorder.annotations import counter, log, region, span
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerError
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
@@ -15,6 +16,7 @@ __all__ = [
     "Sink",
     "SinkError",
     "SinkStatistics",
+    "Trace",
     "Tracer",
     "TracerBusyError",
     "TracerError",
@@ -23,6 +25,7 @@ __all__ = [
     "counter",
     "log",
     "open_tracer",
+    "read",
     "region",
     "span",
 ]

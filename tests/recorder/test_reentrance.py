@@ -1,1 +1,285 @@
-"""Being written by another founder right now: do not edit or recreate."""
+"""Emission from wherever Python lets something come in between: the collector, finalizers, signal handlers.
+
+They are made to come at the worst place of all, where a record has read the clock and is not stored yet, by replacing
+the recorder's clock; and at random places, by an eager collector and a fast timer.
+"""
+
+import gc
+import importlib
+import random
+import signal
+import threading
+import time
+
+import pytest
+import trio
+
+import tracesvc
+from tests.recorder.recording import Memory, Recording, trace
+
+CLOCK = time.monotonic_ns
+READERS_OF_THE_CLOCK = ("annotations", "garbage", "hooks", "proc", "seams", "session", "tracer")
+
+
+def emits(tag: str) -> None:
+    """One of everything, the way a finalizer or a handler of the program would."""
+    with tracesvc.span(f"span {tag}", of=tag), tracesvc.region(f"region {tag}"):
+        tracesvc.log(f"log {tag}")
+        tracesvc.counter(f"counter {tag}", 1)
+
+
+async def lives(rounds: int = 5) -> None:
+    """Every hook and every annotation, several times."""
+    async with trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel[int](1)
+        nursery.start_soon(produces, send, rounds)
+        nursery.start_soon(consumes, receive)
+        for number in range(rounds):
+            with tracesvc.span("outer", number=number):
+                nursery.start_soon(trio.lowlevel.checkpoint)
+                await trio.to_thread.run_sync(emits, "thread")
+                with tracesvc.region("part"):
+                    tracesvc.log("in it")
+                    tracesvc.counter("number", number)
+                    await trio.sleep(0.0002)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+async def produces(send, rounds: int) -> None:
+    async with send:
+        for number in range(rounds):
+            await send.send(number)
+
+
+async def consumes(receive) -> None:
+    async for _ in receive:
+        pass
+
+
+class Clock:
+    """Calls ``act`` before or after each time that the recorder reads the clock."""
+
+    def __init__(self, act, first: str) -> None:
+        self.act, self.first = act, first
+        self.inside, self.calls = False, 0
+
+    def __call__(self) -> int:
+        if self.inside:
+            return CLOCK()
+        self.inside, time_before = True, CLOCK()
+        try:
+            self.calls += 1
+            self.act()
+        finally:
+            self.inside = False
+        return time_before if self.first == "clock" else CLOCK()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    def replace(act, first: str) -> Clock:
+        clock = Clock(act, first)
+        for name in READERS_OF_THE_CLOCK:
+            module = importlib.import_module(f"tracesvc.recorder.{name}")
+            assert module.now is CLOCK, f"{name} has another clock: this test would test nothing"
+            monkeypatch.setattr(module, "now", clock)
+        return clock
+
+    return replace
+
+
+class Garbage:
+    """Ends in a cycle, so that only the collector finds it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        emits("finalizer")
+
+
+def makes_garbage() -> None:
+    Garbage()
+    gc.collect(0)
+
+
+def raises_signal() -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.fixture
+def handler():
+    before = signal.signal(signal.SIGUSR1, lambda *_: emits("handler"))
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def on_collection():
+    inside = False
+
+    def collected(phase: str, info: dict) -> None:
+        nonlocal inside
+        if not inside:
+            inside = True
+            emits(f"collector {phase}")
+            inside = False
+
+    gc.callbacks.append(collected)
+    yield
+    gc.callbacks.remove(collected)
+
+
+# --- at the worst place, every time --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["clock", "act"])
+@pytest.mark.parametrize("capacity", [16, 1024])
+@pytest.mark.parametrize("how", ["plain call", "finalizer", "signal handler", "collector"])
+def test_emission_inside_every_hook_and_annotation(clock, handler, request, how, capacity, first):
+    act = {
+        "plain call": lambda: emits("plain"),
+        "finalizer": makes_garbage,
+        "signal handler": in_main_thread(raises_signal),
+        "collector": lambda: gc.collect(0),
+    }[how]
+    if how == "collector":
+        request.getfixturevalue("on_collection")
+    replaced = clock(act, first)
+    recording = trace(lives, buffer_events=capacity, queue_buffers=1 << 12)
+    tag = {"plain call": "plain", "signal handler": "handler", "collector": "collector start"}.get(how, how)
+    inner = [log for log in recording.of("log") if log.message == f"log {tag}"]
+    assert len(inner) > 100
+    assert recording.lost.total() == 0
+    print(f"{how}: {replaced.calls} re-entries, {recording.statistics.moved} events moved")
+    # what the program itself did is all there, and in order
+    assert [e.value for e in recording.of("counter") if e.name == "number"] == list(range(5))
+    assert len(recording.of("thread_end")) == 5
+    begun = [event.span for event in recording.of("span_begin")]
+    assert sorted(event.span for event in recording.of("span_end")) == sorted(begun)
+    assert len(recording.of("region_begin")) == len(recording.of("region_end")) == len(recording.of("span_end"))
+
+
+def in_main_thread(act):
+    """A signal handler runs in the main thread, whichever raised the signal: have it where the clock is read."""
+    main = threading.main_thread()
+    return lambda: act() if threading.current_thread() is main else emits("handler")
+
+
+@pytest.mark.parametrize("first", ["clock", "act"])
+def test_the_same_with_no_room_the_ledger_is_exact(clock, first):
+    clock(lambda: emits("plain"), first)
+    recording = trace(lives, 20, buffer_events=16, queue_buffers=2)
+    assert recording.lost.total() > 0  # nobody reads while it runs
+    assert recording.statistics.events == len(recording.events) + recording.lost.total()
+
+
+def test_a_log_too_large_for_the_buffer_in_between_keeps_the_order(clock):
+    """It seals the buffer between the clock reading and the store of what it interrupts."""
+
+    def act() -> None:
+        for _ in range(3):
+            tracesvc.log("x" * (100 << 10), text="y" * 2000)
+        for _ in range(15):
+            tracesvc.log("z" * (16 << 10))
+
+    replaced = clock(act, "clock")
+    recording = trace(lives, 1, queue_buffers=1 << 12)
+    assert recording.statistics.moved > 0
+    assert recording.statistics.moved <= replaced.calls
+    assert recording.lost.total() == 0
+
+
+def test_a_finalizer_that_spawns_a_task_inside_a_hook(clock):
+    """trio lets it; the new task is created inside another task's step, in the middle of that step's record."""
+    nurseries = []
+
+    def act() -> None:
+        if nurseries and len(nurseries[0].child_tasks) < 50:
+            nurseries[0].start_soon(trio.lowlevel.checkpoint, name="spawned in between")
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            nurseries.clear()
+
+    clock(act, "clock")
+    recording = trace(program)
+    spawned = [e.task for e in recording.of("task_create") if e.name == "spawned in between"]
+    assert len(spawned) > 5
+    assert {event.task for event in recording.of("task_exit")} >= set(spawned)
+
+
+# --- at random places ----------------------------------------------------------------------------
+
+
+def busy(seconds: float):
+    """Work until enough real time is over."""
+
+    async def program() -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await lives()
+
+    return program
+
+
+@pytest.mark.parametrize("threshold", [1, 2, 3, 5])
+def test_an_eager_collector_with_finalizers_that_emit(threshold, on_collection):
+    async def program() -> None:
+        for _ in range(5):
+            Garbage()
+        await lives(1)
+
+    gc.set_threshold(threshold)
+    try:
+        recording = trace(program, queue_buffers=1 << 14)
+    finally:
+        gc.set_threshold(700, 10, 10)
+    assert len(recording.of("gc_start")) > 200
+    assert {log.message for log in recording.of("log")} >= {"log finalizer", "log collector start", "log thread"}
+    assert recording.lost.total() == 0
+
+
+def test_a_fast_timer_whose_handler_emits():
+    calls = 0
+
+    def handler(*_) -> None:
+        nonlocal calls
+        calls += 1
+        emits("handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        recording = trace(busy(1), queue_buffers=1 << 14)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    logs = [log for log in recording.of("log") if log.message == "log handler"]
+    print(f"{calls} signals, {len(recording.events)} events, {recording.statistics.moved} moved")
+    assert len(logs) > 100
+    assert len(logs) <= calls
+    assert recording.lost.total() == 0
+
+
+async def test_all_of_it_at_once_with_a_reader_beside(on_collection):
+    """The reader and the sink are interrupted as well."""
+    dice = random.Random(7)
+    before = signal.signal(signal.SIGALRM, lambda *_: (emits("handler"), Garbage()))
+    memory, thresholds = Memory(), gc.get_threshold()
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    gc.set_threshold(50, 5, 5)
+    try:
+        async with tracesvc.open_tracer(memory, buffer_events=64) as tracer:
+            with trio.move_on_after(1):
+                while True:
+                    await lives(dice.randrange(1, 6))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.set_threshold(*thresholds)
+    recording = Recording(memory.data, statistics=tracer.statistics())
+    assert {log.message for log in recording.of("log")} >= {"log handler", "log finalizer", "log thread"}

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracesvc.demo.show import DemoResult
 
 __all__ = ["command"]
 
@@ -19,12 +26,12 @@ def command(seconds: float, data: str | None) -> None:
     Exit code 0 only if the program, the store and the live follower counted exactly the same events.
     """
     import trio
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from tracesvc.cli.tables import make_console
     from tracesvc.demo.show import show
 
-    console = Console()
+    console = make_console()
     directory = Path(data) if data else Path(tempfile.mkdtemp(prefix="tracesvc-demo-"))
     columns = (
         TextColumn("driving the shop"),
@@ -45,5 +52,49 @@ def command(seconds: float, data: str | None) -> None:
         raise SystemExit(1)
 
 
-def _report(console: object, result: object) -> None:
-    raise NotImplementedError
+def _report(console: Console, result: DemoResult) -> None:
+    from tracesvc.analysis import summarize
+    from tracesvc.cli.summary import render
+    from tracesvc.cli.tables import table
+    from tracesvc.model.reader import read
+
+    with read(result.file) as trace:
+        render(summarize(trace), console)
+    console.print()
+    ledger = table(console, "Ledger", "proc", "kind", "name", "emitted", "= stored", "+ lost", right=range(3, 6))
+    for number, proc in result.ledger["procs"].items():
+        lost = sum(proc["lost"].values()) if isinstance(proc["lost"], dict) else proc["lost"]
+        figures = (f"{n:,}" for n in (proc["emitted"], proc["stored"], lost))
+        ledger.add_row(str(number), str(proc.get("kind", "")), str(proc.get("name", "")), *figures)
+    console.print(ledger)
+    console.print()
+    for where, count in (
+        ("seen by the program", result.program),
+        ("stored", result.stored),
+        ("followed live", result.followed),
+    ):
+        console.print(f"events {where:<21} {count:>10,}", highlight=False)
+    if result.ok:
+        console.print(f"all equal, none lost; {result.requests:,} requests answered", style="bold green", highlight=False)
+    else:
+        for problem in _problems(result):
+            console.print(problem, style="bold red", highlight=False)
+    console.print("\nGo on with:", highlight=False)
+    for line in (
+        f"tracesvc summary {result.file}",
+        f"tracesvc tail {result.file}",
+        f"tracesvc verify {result.file}",
+        f"tracesvc serve --data {result.file.parents[2]}",
+    ):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _problems(result: DemoResult) -> Iterator[str]:
+    if not result.program == result.stored == result.followed:
+        yield f"not equal: {result.program:,} seen, {result.stored:,} stored, {result.followed:,} followed"
+    if result.lost:
+        yield f"{result.lost:,} events lost"
+    if result.failed or not result.requests:
+        yield f"{result.failed:,} of {result.requests:,} requests failed"
+    if result.service_exit:
+        yield f"the service ended with exit code {result.service_exit}"

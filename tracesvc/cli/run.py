@@ -73,7 +73,8 @@ def command(
         raise
     except BaseException as exc:
         ending.interrupted = isinstance(exc, KeyboardInterrupt)
-        sys.excepthook(type(exc), exc, _own(exc.__traceback__))
+        exc.__traceback__ = _own(exc.__traceback__)  # the one that is printed, whatever the hook is given
+        sys.excepthook(type(exc), exc, exc.__traceback__)
         raise SystemExit(1) from None
 
 

@@ -18,7 +18,7 @@ import trio
 
 from tracesvc.format import Batch, Damage, StreamDecoder
 
-__all__ = ["DemoResult", "show"]
+__all__ = ["DemoResult", "drive", "process", "show"]
 
 CLIENTS = 8
 Progress = Callable[[float, int, int], None]
@@ -82,7 +82,7 @@ class _Follower:
 
 
 @asynccontextmanager
-async def _process(*command: str) -> AsyncIterator[tuple[trio.Process, Callable[[], Any]]]:
+async def process(*command: str) -> AsyncIterator[tuple[trio.Process, Callable[[], Any]]]:
     """A child process, and a function that awaits its next line of output; it is gone when the block is left."""
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(
@@ -107,8 +107,17 @@ async def _process(*command: str) -> AsyncIterator[tuple[trio.Process, Callable[
         nursery.cancel_scope.cancel()
 
 
-async def _drive(url: str, seconds: float, tally: list[int], tick: Callable[[float], None]) -> None:
-    """Real requests, ``CLIENTS`` at a time; ``tally`` counts those answered, and those that were not 200."""
+async def drive(
+    url: str,
+    seconds: float,
+    tally: list[int],
+    tick: Callable[[float], None],
+    pause: float = 0.0,
+) -> None:
+    """Real requests, ``CLIENTS`` at a time; ``tally`` counts those answered, and those that were not 200.
+
+    Each client pauses for ``pause`` seconds after a request.
+    """
     start = trio.current_time()
 
     async def client() -> None:
@@ -121,6 +130,7 @@ async def _drive(url: str, seconds: float, tally: list[int], tick: Callable[[flo
                     response = await session.get("/quote" if kind < 0.7 else "/stock" if kind < 0.95 else "/report")
                 tally[0] += 1
                 tally[1] += response.status_code != 200
+                await trio.sleep(pause)
 
     with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
@@ -137,14 +147,14 @@ async def show(data: Path, seconds: float, progress: Progress) -> DemoResult:
     Raises:
       RuntimeError: the service or the shop did not start, or ended on its own.
     """
-    async with _process("tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", str(data)) as (service, says):
+    async with process("tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", str(data)) as (service, says):
         url = (await says()).rsplit(" ", 1)[1]
-        async with _process("tracesvc.demo.shop", "--push", url) as (shop, shop_says):
+        async with process("tracesvc.demo.shop", "--push", url) as (shop, shop_says):
             shop_url, session = await shop_says(), await shop_says()
             follower, tally = _Follower(url, session), [0, 0]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follower.run)
-                await _drive(shop_url, seconds, tally, lambda gone: progress(gone, tally[0], follower.events))
+                await drive(shop_url, seconds, tally, lambda gone: progress(gone, tally[0], follower.events))
                 shop.send_signal(signal.SIGTERM)
                 seen = json.loads(await shop_says())
                 with trio.move_on_after(10):

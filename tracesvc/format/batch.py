@@ -37,7 +37,6 @@ SLOTS: Final = 5
 MAX_EVENTS: Final = 1 << 16
 """events in one frame, at most; bounds what a decoder allocates"""
 
-_SELECT: Final = {number: bytes(number == i for i in range(256)) for number in EVENTS}
 _BOUND: Final = 1 << 63
 _DATA: Final = ""
 _STRING: Final = "s"
@@ -76,21 +75,21 @@ def encode_batch(proc: int, first: int, records: Sequence[Any], intern: Callable
     planes = [bytes_]
     data: list[list[object]] = []
     for number in sorted(set(types)):
-        select = types.translate(_SELECT[number])
-        row = [number, sum(select)]
+        count, codes = types.count(number), _CODES[number]
+        row = [number, count]
         rows.append(row)
         texts: list[object] = [number]
-        for code, slot, rest_of in _PLANS[number]:
-            values = list(compress(slots[slot], select))
-            if rest_of is not None:
-                values = list(map(rest_of, values))
+        columns = _pick(slots[: len(codes)], types, number, count)
+        if len(codes) > len(slots):
+            columns[-1:] = zip(*columns[-1], strict=True)
+        for code, values in zip(codes, columns, strict=True):
             if code == _DATA:
                 texts.append(values)
                 continue
             if code == _STRING:
-                values = list(map(intern, values))
-                code = "q"
-            mask, rest, bytes_ = encode_column(values, code)
+                mask, rest, bytes_ = encode_column(list(map(intern, values)))
+            else:
+                mask, rest, bytes_ = encode_column(values, code)
             row += (mask, rest)
             planes.append(bytes_)
         if len(texts) > 1:
@@ -98,18 +97,27 @@ def encode_batch(proc: int, first: int, records: Sequence[Any], intern: Callable
     return [proc, first, times[0], types, rows, b"".join(planes), data]
 
 
-_Plan = tuple[tuple[str, int, Callable[[tuple[Any, ...]], Any] | None], ...]
+_PLACES: Final = tuple(range(MAX_EVENTS))
+_SELECT: Final = {number: bytes(number == i for i in range(256)) for number in EVENTS}
+_CODES: Final = {number: tuple(_CODE[f.storage] for f in event.fields) for number, event in EVENTS.items()}
+"""type -> how each of its fields is stored"""
 
 
-def _plan(event: type[Event]) -> _Plan:
-    """Per field: how it is stored, in which of the three slots, and how to get it out of a slot that holds a tuple."""
-    codes = [_CODE[field.storage] for field in event.fields]
-    if len(codes) <= 3:
-        return tuple((code, i, None) for i, code in enumerate(codes))
-    return tuple((code, min(i, 2), itemgetter(i - 2) if i >= 2 else None) for i, code in enumerate(codes))
-
-
-_PLANS: Final[dict[int, _Plan]] = {number: _plan(event) for number, event in EVENTS.items()}
+def _pick(slots: Sequence[Sequence[Any]], types: bytes, number: int, count: int) -> list[Sequence[Any]]:
+    """Of each slot, what belongs to the ``count`` events of this type; in the way that costs the least."""
+    if count * 8 > len(types):
+        select = types.translate(_SELECT[number])
+        if len(slots) == 1:
+            return [list(compress(slots[0], select))]
+        places: Sequence[int] = list(compress(_PLACES, select))
+    else:
+        places, place = [], -1
+        for _ in range(count):
+            place = types.index(number, place + 1)
+            places.append(place)
+    if count == 1:
+        return [(slot[places[0]],) for slot in slots]
+    return list(map(itemgetter(*places), slots))
 
 
 class Batch:
@@ -155,7 +163,9 @@ class Batch:
             if type(row) is not list or len(row) < 2 or len(row) % 2 or set(map(type, row)) != {int}:
                 raise FormatError("not a row of columns")
             number, n = row[:2]
-            if number in groups or (self.types.count(number) if number else self.count) != n or not n:
+            if not 0 <= number <= 0xFF or number in groups:
+                raise FormatError(f"a group of events of type {number}")
+            if (self.types.count(number) if number else self.count) != n or not n:
                 raise FormatError(f"a group of {n} events of type {number}: not what the types say")
             columns = []
             for mask, rest in zip(row[2::2], row[3::2], strict=True):
@@ -187,8 +197,14 @@ class Batch:
     def times(self) -> list[int]:
         """Absolute time of every event, ns."""
         deltas = self.deltas()
-        deltas[0] += self.t0
-        return list(accumulate(deltas))
+        try:
+            deltas[0] += self.t0
+        except OverflowError as exc:
+            raise FormatError("a time does not fit in 64 bits") from exc
+        times = list(accumulate(deltas))
+        if times[-1] >= _BOUND:
+            raise FormatError("a time does not fit in 64 bits")
+        return times
 
     def _column(self, number: int, i: int, typecode: str = "q") -> array[Any]:
         n, columns = self.groups[number]
@@ -214,7 +230,7 @@ class Batch:
         data = iter(self.values(number, n))
         columns = iter(range(len(stored)))
         decoded: list[Sequence[Any]] = []
-        for field, (code, _, _) in zip(EVENTS[number].fields, _PLANS[number], strict=True):
+        for field, code in zip(EVENTS[number].fields, _CODES[number], strict=True):
             if code == _DATA:
                 values = next(data, None)
             else:

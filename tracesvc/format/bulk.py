@@ -75,7 +75,7 @@ def _join(
             if len(here) == 1:
                 joined[:, i] = here.pop()
                 continue
-        if len(varying) == 1:
+        if len(varying) == 1 and masks[0] & bit:
             before = ONES[masks[0] & low]
             pieces = [
                 p[at + before * n : at + before * n + n]
@@ -164,7 +164,7 @@ class Bulk:
             self.times = self._times(times)
             for number in sorted(groups.keys() & EVENTS.keys()):
                 self.fields[number] = self._fields(number, groups[number])
-        except (TypeError, ValueError, IndexError, KeyError) as exc:
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as exc:
             # Looking at every element of every row would cost more than all the rest.
             raise FormatError(f"damaged columns: {exc}") from exc
 

@@ -36,12 +36,18 @@ def encode_column(values: Sequence[int] | Sequence[float], typecode: str = "q") 
     n = len(values)
     if not n:
         return 0, 0, b""
-    raw = _narrow(values) if typecode == "q" else struct.pack(f"<{n}{typecode}", *values)
+    first = values[0]
+    if typecode != "q":
+        raw = struct.pack(f"<{n}{typecode}", *values)
+    elif first == values[-1] and values.count(first) == n:
+        return 0, int.from_bytes(_pack("q", (first,)), "little"), b""
+    else:
+        raw = _narrow(values)
     width = len(raw) // n
     mask, rest, planes = 0, 0, []
     for i in range(width):
         plane = raw[i::width]
-        if plane == plane[:1] * n:
+        if plane[0] == plane[-1] and plane == plane[:1] * n:
             rest |= plane[0] << (8 * i)
         else:
             mask |= 1 << i
@@ -51,16 +57,20 @@ def encode_column(values: Sequence[int] | Sequence[float], typecode: str = "q") 
 
 def _narrow(values: Sequence[int] | Sequence[float]) -> bytes:
     """Little-endian, in 1, 4 or 8 bytes each: planes of zeros that are never made need not be found."""
-    try:
-        return bytes(values)  # type: ignore[arg-type]
-    except ValueError:
-        pass
+    if values[0] < 256:
+        try:
+            return bytes(values)  # type: ignore[arg-type]
+        except ValueError:
+            pass
     try:
         return struct.pack(f"<{len(values)}I", *values)
     except struct.error:
-        pass
+        return _pack("q", values)
+
+
+def _pack(typecode: str, values: Sequence[int] | Sequence[float]) -> bytes:
     try:
-        return struct.pack(f"<{len(values)}q", *values)
+        return struct.pack(f"<{len(values)}{typecode}", *values)
     except struct.error as exc:
         raise OverflowError(f"a value does not fit in 64 bits: {exc}") from exc
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["FormatError"]
+__all__ = ["FormatError", "VersionError"]
 
 
 class FormatError(ValueError):
     """Bytes are not what ``docs/format.md`` allows; the message says what and where."""
+
+
+class VersionError(FormatError):
+    """A newer major version of the format."""

@@ -65,19 +65,41 @@ class Frame:
     def compressed(self) -> bool:
         return bool(self.data[7] & COMPRESSED)
 
+    def content(self) -> bytes | memoryview:
+        """The body as bytes, decompressed.
+
+        Raises:
+          FormatError: it decompresses to more than a frame may hold, or not at all, or has flags that are not known.
+        """
+        if self.data[7] & ~COMPRESSED:
+            raise FormatError(f"frame {self.number}: flags {self.data[7]:#x} are not known to this version: upgrade")
+        raw = memoryview(self.data)[HEADER_SIZE:]
+        if self.compressed:
+            return zstd.decompress(bytes(raw), MAX_FRAME - HEADER_SIZE)
+        return raw
+
     def body(self) -> object:
         """The decoded msgpack value.
 
         Raises:
           FormatError: the body is not msgpack, or decompresses to more than a frame may hold.
         """
-        raw: bytes | memoryview = memoryview(self.data)[HEADER_SIZE:]
-        if self.compressed:
-            raw = zstd.decompress(bytes(raw), MAX_FRAME - HEADER_SIZE)
         try:
-            return msgpack.unpackb(raw, strict_map_key=False)
+            return msgpack.unpackb(self.content(), strict_map_key=False)
+        except FormatError:
+            raise
         except Exception as exc:  # msgpack raises a dozen classes, ValueError to RecursionError
             raise FormatError(f"frame {self.number}: body is not msgpack: {exc}") from exc
+
+    def checksum(self) -> bytes:
+        """The four bytes of the checksum that the frame had when it was made: before it was compressed, if it was.
+
+        Raises:
+          FormatError: it cannot be decompressed.
+        """
+        if not self.compressed:
+            return self.data[14:18]
+        return _checksum(self.kind, self.data[7] & ~COMPRESSED, self.number, self.content())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +111,29 @@ class Damage:
     reason: str
 
 
+def _checksum(kind: int, flags: int, number: int, body: bytes | memoryview) -> bytes:
+    checked = bytes((kind, flags, 0xCE)) + number.to_bytes(4, "big")
+    length = b"\xc6" + len(body).to_bytes(4, "big")
+    return zlib.crc32(body, zlib.crc32(length, zlib.crc32(checked))).to_bytes(4, "big")
+
+
 def _seal(kind: int, flags: int, number: int, body: bytes) -> bytes:
     if len(body) > MAX_FRAME - HEADER_SIZE:
         raise FormatError(f"a frame body of {len(body)} bytes is over the limit of {MAX_FRAME - HEADER_SIZE}")
     if not 0 <= number <= MAX_NUMBER:
         raise FormatError(f"frame number {number} does not fit in 32 bits")
-    checked = bytes((kind, flags, 0xCE)) + number.to_bytes(4, "big")
-    length = b"\xc6" + len(body).to_bytes(4, "big")
-    crc = zlib.crc32(body, zlib.crc32(length, zlib.crc32(checked)))
-    return b"".join((MARKER, checked, b"\xce", crc.to_bytes(4, "big"), length, body))
+    return b"".join(
+        (
+            MARKER,
+            bytes((kind, flags, 0xCE)),
+            number.to_bytes(4, "big"),
+            b"\xce",
+            _checksum(kind, flags, number, body),
+            b"\xc6",
+            len(body).to_bytes(4, "big"),
+            body,
+        )
+    )
 
 
 def encode_frame(kind: FrameKind, number: int, body: object) -> bytes:

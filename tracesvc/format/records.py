@@ -7,13 +7,15 @@ raises `FormatError` for anything it cannot be.  Elements that a newer writer ap
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple
 
 from tracesvc.events import EVENTS, FrameKind
 from tracesvc.format.columns import decode_column, encode_column
-from tracesvc.format.errors import FormatError
+from tracesvc.format.errors import FormatError, VersionError
+from tracesvc.format.frames import Frame
 
 __all__ = [
     "VERSION",
@@ -30,6 +32,7 @@ __all__ = [
     "Stacks",
     "Strings",
     "TaskRow",
+    "digest_of",
     "vocabulary",
 ]
 
@@ -40,6 +43,14 @@ VERSION: Final = 1
 def vocabulary() -> list[list[object]]:
     """The event table as it stands in a header: ``[number, name, [[field, storage], ...]]`` per type."""
     return [[n, e.type, [[f.name, f.storage.value] for f in e.fields]] for n, e in EVENTS.items()]
+
+
+def _refuse_newer(body: object, at: int) -> None:
+    """Look at the version before anything else: a newer one may have changed the rest."""
+    if isinstance(body, list) and len(body) > at and isinstance(body[at], int) and body[at] > VERSION:
+        raise VersionError(
+            f"this trace is of format version {body[at]}; this tracesvc reads up to {VERSION}: upgrade"
+        )
 
 
 def _row(kind: str, value: object, types: Sequence[type | tuple[type, ...]]) -> list[Any]:
@@ -76,11 +87,10 @@ class Header:
 
     @classmethod
     def unpack(cls, body: object) -> Header:
+        _refuse_newer(body, 0)
         version, session, source, mono, wall, options, events = _row(
             "header", body, (int, bytes, dict, int, int, dict, list)
         )[:7]
-        if version > VERSION:
-            raise FormatError(f"this trace is of format version {version}; this tracesvc reads up to {VERSION}: upgrade")
         if len(session) != 16:
             raise FormatError("header: the session is not a UUID")
         return cls(str(uuid.UUID(bytes=session)), source, mono, wall, options, version, events)
@@ -103,9 +113,8 @@ class Generation:
 
     @classmethod
     def unpack(cls, body: object) -> Generation:
+        _refuse_newer(body, 4)
         number, mono, wall, session, version = _row("generation", body, (int, int, int, bytes, int))[:5]
-        if version > VERSION:
-            raise FormatError(f"this trace is of format version {version}; this tracesvc reads up to {VERSION}: upgrade")
         if len(session) != 16:
             raise FormatError("generation: the session is not a UUID")
         return cls(number, mono, wall, str(uuid.UUID(bytes=session)), version)
@@ -124,6 +133,17 @@ class ProcRow(NamedTuple):
     lost: int
     live: bool
     """False: the proc has ended and this is its last account"""
+    digest: int | None = None
+    """control total over its EVENTS frames so far, see `digest_of`; `SessionWriter` fills it in"""
+
+
+def digest_of(frame: Frame, before: int) -> int:
+    """The control total of a proc with one more EVENTS frame.
+
+    Raises:
+      FormatError: the frame cannot be decompressed.
+    """
+    return zlib.crc32(frame.checksum(), before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +155,16 @@ class Procs:
     rows: list[ProcRow]
 
     def pack(self) -> list[object]:
-        return [list(row) for row in self.rows]
+        return [list(row if row.digest is not None else row[:7]) for row in self.rows]
 
     @classmethod
     def unpack(cls, body: object) -> Procs:
         if not isinstance(body, list):
             raise FormatError("procs: not an array")
-        return cls([ProcRow(*_row("procs", row, (int, int, str, int, int, int, bool))[:7]) for row in body])
+        rows = [_row("procs", row, (int, int, str, int, int, int, bool)) for row in body]
+        if not all(type(row[7]) is int for row in rows if len(row) > 7):
+            raise FormatError("procs: a digest is not a number")
+        return cls([ProcRow(*row[:8]) for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tracesvc.events import Event, FrameKind
 from tracesvc.format.batch import Batch
-from tracesvc.format.errors import FormatError
+from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Damage, Frame, FrameDecoder
 from tracesvc.format.records import End, Generation, Header, Loss, Procs, Snapshot, Stacks, Strings
 
@@ -40,15 +40,15 @@ class StreamDecoder:
     """``feed()`` bytes in pieces of any size, iterate: an `Item` for each good frame, a `Damage` for anything else.
 
     A frame whose checksum is right but whose body is not what its kind demands is a `Damage` too, and so is all that
-    belongs to another session than the first.  Keeps the string and stack tables of the generation that it is in:
-    ``text(id)`` resolves a name as of the item that came last.  Where frames are missing that may have begun a
-    generation the tables are emptied: a name is rather unknown than wrong.
+    belongs to another session than the first, or to a newer version of the format.  Keeps the string and stack tables
+    of the generation that it is in: ``text(id)`` resolves a name as of the item that came last.  Where frames are missing
+    that may have begun a generation the tables are emptied: a name is rather unknown than wrong.
     """
 
     def __init__(self, offset: int = 0) -> None:
         self._frames = FrameDecoder(offset)
         self._next: int | None = None
-        self._foreign: str | None = None
+        self._refused: str | None = None
         self.strings: dict[int, str] = {0: ""}
         """the string table; a new object for every generation"""
         self.stacks: dict[int, list[tuple[int, int, int]]] = {}
@@ -110,6 +110,8 @@ class StreamDecoder:
             except FormatError as exc:
                 if frame.kind in (FrameKind.GENERATION, FrameKind.STRINGS):
                     self._forget()
+                if isinstance(exc, VersionError):
+                    self._refused = str(exc)
                 yield Damage(frame.offset, frame.end, str(exc))
             else:
                 yield Item(frame, record)
@@ -121,9 +123,11 @@ class StreamDecoder:
         if isinstance(record, Header | Generation):
             if self.session is None:
                 self.session = record.session
-            self._foreign = None if record.session == self.session else record.session
-        if self._foreign is not None:
-            raise FormatError(f"a frame of session {self._foreign} in the stream of {self.session}")
+            self._refused = None
+            if record.session != self.session:
+                self._refused = f"a frame of session {record.session} in the stream of {self.session}"
+        if self._refused is not None:
+            raise FormatError(self._refused)
         match record:
             case Generation():
                 self._forget()

@@ -9,7 +9,7 @@ from tracesvc.events import FrameKind
 from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
 from tracesvc.format.errors import FormatError
 from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, Frame, encode_frame
-from tracesvc.format.records import End, Generation, Header, Loss, LossRow, ProcRow, Procs, Snapshot, Strings
+from tracesvc.format.records import End, Generation, Header, Loss, LossRow, ProcRow, Procs, Snapshot, Strings, digest_of
 
 __all__ = ["SessionWriter"]
 
@@ -49,6 +49,8 @@ class SessionWriter:
         self._number = 0
         self._offset = 0
         self._strings = _StringTable()
+        self._digests: dict[int, int] = {}
+        """of each proc: the control total of its EVENTS frames"""
 
     @property
     def frames(self) -> int:
@@ -74,6 +76,8 @@ class SessionWriter:
         return [self._frame(generation), *self.procs(procs)]
 
     def procs(self, rows: Sequence[ProcRow]) -> list[Frame]:
+        """Accounts; their control totals are filled in."""
+        rows = [row._replace(digest=self._digests.get(row.proc, 0)) for row in rows]
         return [
             self._frame(Procs(list(rows[i : i + ROWS_PER_FRAME]))) for i in range(0, len(rows) or 1, ROWS_PER_FRAME)
         ]
@@ -96,11 +100,25 @@ class SessionWriter:
         count = len(records) // SLOTS
         if not count:
             return []
+        before = self._number, self._offset, len(self._strings) - len(self._strings.new)
+        digest = self._digests.get(proc, 0)
+        try:
+            return self._events(proc, first, records, count)
+        except FormatError:
+            # The frames made so far are lost with the exception: their numbers and names are to be written yet.
+            self._number, self._offset, known = before
+            names = [(number, name) for name, number in self._strings.items() if number >= known]
+            self._strings.new = names
+            self._digests[proc] = digest
+            raise
+
+    def _events(self, proc: int, first: int, records: Sequence[Any], count: int) -> list[Frame]:
         if count <= MAX_EVENTS:
             body = encode_batch(proc, first, records, self._strings.__getitem__)
             strings = self._new_strings()
             try:
                 frame = self._seal(FrameKind.EVENTS, body, proc, first, count, records[1], records[1 - SLOTS])
+                self._digests[proc] = digest_of(frame, self._digests.get(proc, 0))
                 return [*strings, frame]
             except FormatError:
                 if count == 1:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 from tracesvc.format.errors import FormatError
 
 __all__ = ["available", "compress", "decompress"]
+
+WINDOW_LOG: Final = 23
+"""8 MiB: what RFC 8878 asks every decoder to support; a larger window is a way to make a reader allocate it"""
 
 
 @functools.cache
@@ -48,8 +51,8 @@ def decompress(data: bytes, limit: int) -> bytes:
       FormatError: not zstd, truncated, more than one frame, or more than ``limit`` bytes.
     """
     module = _need()
-    decompressor = module.ZstdDecompressor()
     try:
+        decompressor = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: WINDOW_LOG})
         content: bytes = decompressor.decompress(data, max_length=limit + 1)
     except module.ZstdError as exc:
         raise FormatError(f"compressed frame body is damaged: {exc}") from exc

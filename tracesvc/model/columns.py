@@ -158,7 +158,8 @@ class Builder:
         except FormatError:
             self._drop_damaged()
             bulk = Bulk(self._batches)
-        self._resolve(bulk)
+        if self._batches:
+            self._resolve(bulk)
         self._batches, self._frames, self._tables, self.count = [], [], [], 0
         return Columns(bulk, self._strings)
 

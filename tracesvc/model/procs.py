@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from tracesvc.events import EVENTS, ProcKind
-from tracesvc.format import Batch, End, LossRow, ProcRow, Snapshot
+from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
+from tracesvc.format.records import digest_of
 from tracesvc.model.annotations import Annotations
 from tracesvc.model.ledger import Ledger
 from tracesvc.model.tasks import Nurseries, Run, task_of
@@ -88,8 +89,11 @@ class _Proc:
         """generation of the collection that is under way"""
         self.threads: list[int] | None = []
         """tasks whose calls run in the thread; None: not known"""
+        self.digest: int | None = 0
+        """control total of its frames; None: some are missing"""
 
     def lose_track(self) -> None:
+        """Events are missing."""
         self.run.lose_track()
         self.collecting, self.threads = _UNKNOWN, None
 
@@ -130,7 +134,10 @@ class Checker:
         """Something is missing: ``frames`` of which procs will show, or events of a known one."""
         self._annotations.blind = True
         self._opens_known = False
-        self._dropped = self._dropped or frames
+        if frames:
+            self._dropped = True
+            for proc in self._procs.values():
+                proc.digest = None
 
     def _lose_track(self, proc: _Proc) -> None:
         proc.lose_track()
@@ -153,14 +160,21 @@ class Checker:
             self.place.proc, self.place.seq = row.proc, None
             proc = self._proc(row.proc)
             if late:
+                proc.digest = None
                 proc.ledger.begin_at(row)
                 self._lose_track(proc)
             if not proc.ledger.accounted(row):
                 self._lose_track(proc)
             if row.kind not in set(ProcKind):
                 self.place("account", f"proc kind {row.kind} is none")
+            self._check_total(proc, row.digest)
             self._is_of_kind(proc, row.kind)
             self._describe(proc, (row.kind, row.thread, row.name))
+
+    def _check_total(self, proc: _Proc, digest: int | None) -> None:
+        if digest is not None and proc.digest not in (None, digest):
+            self.place("total", f"the frames of proc {proc.number} are not those that were written")
+        proc.digest = digest
 
     def _is_of_kind(self, proc: _Proc, kind: int) -> None:
         if proc.kind not in (None, kind):
@@ -293,8 +307,8 @@ class Checker:
             self.place("names", f"name {number} is not in the table")
         return self._plain_text(number)
 
-    def batch(self, batch: Batch, offset: int, frame: int) -> None:
-        """The events of a batch.
+    def batch(self, batch: Batch, frame: Frame) -> None:
+        """The events of a batch, and the frame it came in.
 
         Raises:
           FormatError: its columns are damaged; nothing has been taken from it then.
@@ -302,10 +316,13 @@ class Checker:
         if self._opens_due:
             self._snapshots_over()
         place = self.place
-        place.proc, place.seq, place.offset, place.frame = batch.proc, batch.first, offset, frame
+        place.proc, place.seq = batch.proc, batch.first
+        place.offset, place.frame = frame.offset, frame.number
         records = batch.records(self._text)
         late = batch.deltas()[0]
         proc = self._proc(batch.proc)
+        if proc.digest is not None:
+            proc.digest = digest_of(frame, proc.digest)
         if not proc.ledger.events(batch.first, batch.count):
             self._lose_track(proc)
         if late:

@@ -212,13 +212,27 @@ class Trace:
                     continue
                 yield from events
 
+    def builder(self) -> Builder:
+        """Makes columns of the batches that it is given from `items`; for who wants to see the other frames too.
+
+        Raises:
+          ImportError: NumPy is not installed.
+        """
+        if self._builder is None:
+            try:
+                from tracesvc.model.columns import Builder
+            except ImportError as exc:
+                raise ImportError("columns need NumPy: pip install 'tracesvc[analysis]'") from exc
+            self._builder = Builder(self._decoder)
+        return self._builder
+
     def chunks(self, events: int = 1 << 17) -> Iterator[Columns]:
         """Columns of about so many events at a time: what to analyse a large trace with.
 
         Raises:
           ImportError: NumPy is not installed.
         """
-        builder = self._columns_builder()
+        builder = self.builder()
         for item in self.items():
             if builder.add(item) >= events:
                 yield builder.take()
@@ -233,7 +247,7 @@ class Trace:
         Raises:
           ImportError: NumPy is not installed.
         """
-        builder = self._columns_builder()
+        builder = self.builder()
         for item in self.items():
             builder.add(item)
         columns = builder.take()
@@ -241,15 +255,6 @@ class Trace:
         return columns
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _columns_builder(self) -> Builder:
-        if self._builder is None:
-            try:
-                from tracesvc.model.columns import Builder
-            except ImportError as exc:
-                raise ImportError("columns need NumPy: pip install 'tracesvc[analysis]'") from exc
-            self._builder = Builder(self._decoder)
-        return self._builder
 
     def _look_ahead(self) -> None:
         if not self._frames and not self._ahead:

@@ -125,7 +125,7 @@ class Verifier:
             case Strings(rows):
                 self._names(rows)
             case Batch() as batch:
-                self._batch(batch)
+                self._batch(batch, frame)
             case Loss(rows):
                 for row in rows:
                     self._checker.loss(row)
@@ -167,6 +167,8 @@ class Verifier:
         self._strings = 0
         if generation.monotonic < self._checker.newest:
             self._add("clock", "a generation that begins before an event ahead of it")
+        if generation.number < 0 or generation.monotonic < 0 or generation.wall < 0:
+            self._add("clock", "a generation with a negative number or clock")
         if before is None:
             self._joined_late = generation.number > 0
             if self._joined_late:
@@ -186,11 +188,11 @@ class Verifier:
             if len(name.encode("utf-8", "replace")) > MAX_NAME:
                 self._add("names", f"name {number} is longer than {MAX_NAME} bytes")
 
-    def _batch(self, batch: Batch) -> None:
+    def _batch(self, batch: Batch, frame: Frame) -> None:
         if self._generation is None:
             self._add("generation", "events before the first generation")
         try:
-            self._checker.batch(batch, self._offset, self._frame or 0)
+            self._checker.batch(batch, frame)
         except FormatError as exc:
             self._add("damage", f"the columns of a batch are damaged: {exc}", batch.proc, batch.first)
             self._checker.blind()

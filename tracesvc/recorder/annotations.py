@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections import Counter as Tally
 from contextvars import Context, ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.identity import cut_name, cut_text
 from tracesvc.recorder.session import local
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MAX_TEXT: Final = 16 << 10
 MAX_VALUE: Final = 1 << 10
 """bytes of UTF-8 in a text attribute"""
 MAX_ATTRIBUTES: Final = 64
+MAX_LEVEL: Final = (1 << 31) - 1
 MAX_PAYLOAD: Final = 256 << 10
 """bytes of texts and attributes in one buffer; more seals it early"""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -72,41 +74,77 @@ def _emit(session: Session, proc: Proc, record: tuple[Any, ...], payload: int = 
         proc.seal(everything=proc.payload > MAX_PAYLOAD)
 
 
-class Span:
-    """A logical piece of work; made by `span`."""
+class _Work:
+    """What spans and regions have in common: each is entered once and left once, and knows what it lies in."""
 
-    __slots__ = ("_attributes", "_outer", "begun_in", "ended", "id", "name")
+    __slots__ = ("_attributes", "begun_in", "ended", "entered", "id", "name", "outer")
+
+    kind: ClassVar[str]
 
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
         self.id: Final = _next_id()
         self.name: Final = name
         self._attributes: Final = attributes
-        self._outer: Span | None = None
+        self.outer: Any = None
+        """the one of its kind that was current where it began; it may be the parent task's, and may have ended"""
         self.begun_in: Session | None = None
         """the session that has its begin"""
-        self.ended = False
+        self.entered = self.ended = False
 
     def __repr__(self) -> str:
-        return f"<Span {self.id} {self.name!r}>"
+        return f"<{type(self).__name__} {self.id} {self.name!r}>"
 
-    @property
-    def outer(self) -> Span | None:
-        """The span that was current where this one began."""
-        return self._outer
+    def _enter(self, current: ContextVar[Any]) -> bool:
+        """Become the current one; False if this was entered before."""
+        if self.entered:
+            repairs[f"{self.kind} begun twice"] += 1
+            return False
+        self.entered = True
+        outer = self.outer = current.get()
+        if outer is not None and outer.ended:  # what that lay in is of no more use: misuse must not make a chain for ever
+            outer.outer = _innermost_open(outer.outer)
+        current.set(self)
+        return True
+
+    def _leave(self, current: ContextVar[Any], *, elsewhere: bool = False) -> bool:
+        """Be no longer the current one; False if this was left before, or never entered."""
+        if self.ended or not self.entered:
+            repairs[f"{self.kind} ended {'twice' if self.ended else 'before it began'}"] += 1
+            return False
+        self.ended = True
+        inner = current.get()
+        if inner is self:
+            current.set(self.outer)
+        else:
+            while inner is not None and inner.outer is not self:
+                inner = inner.outer
+            if inner is None:
+                elsewhere = True
+            else:
+                inner.outer = self.outer
+                if not elsewhere:
+                    repairs[f"{self.kind} ended out of order"] += 1
+        if elsewhere:
+            repairs[f"{self.kind} ended elsewhere"] += 1
+        return True
+
+
+class Span(_Work):
+    """A logical piece of work; made by `span`."""
+
+    __slots__ = ()
+    kind = "span"
 
     def __enter__(self) -> Span:
-        self._outer = current_span.get()
-        current_span.set(self)
         session = recording.session
-        if session is not None:
-            proc, task = _writer(session)
-            self.begin(session, proc, task)
+        if self._enter(current_span) and session is not None:
+            self.begin(session, *_writer(session))
         return self
 
     def begin(self, session: Session, proc: Proc, task: int) -> None:
         """Record the begin in ``session``."""
         attributes, size = _attributes(self._attributes)
-        parent, self.begun_in = 0 if self._outer is None else self._outer.id, session
+        parent, self.begun_in = _known(self.outer, session), session
         rest = (task, cut_name(self.name), attributes)
         _emit(session, proc, (SpanBegin.number, now(), self.id, parent, rest), size)
 
@@ -116,59 +154,41 @@ class Span:
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        if self.ended:
-            repairs["span ended twice"] += 1
-            return
-        self.ended = True
-        if current_span.get() is self:
-            current_span.set(self._outer)
-        elif _chain_has(current_span.get(), self):
-            repairs["span ended out of order"] += 1
-        else:
-            repairs["span ended elsewhere"] += 1
         session = recording.session
-        if session is not None and self.begun_in is session:
+        if self._leave(current_span) and session is not None and self.begun_in is session:
             proc, task = _writer(session)
             _emit(session, proc, (SpanEnd.number, now(), self.id, task, 0))
 
 
-class Region:
+class Region(_Work):
     """A lexical piece of work inside one task; made by `region`."""
 
-    __slots__ = ("_attributes", "_outer", "begun_in", "ended", "id", "name", "task")
+    __slots__ = ("_key", "_stack", "swept", "task")
+    kind = "region"
 
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
-        self.id: Final = _next_id()
-        self.name: Final = name
-        self._attributes: Final = attributes
-        self._outer: Region | None = None
-        self.begun_in: Session | None = None
-        self.task = -1
-        """the task it belongs to; -1 while that is not known because no tracer has run"""
-        self.ended = False
-
-    def __repr__(self) -> str:
-        return f"<Region {self.id} {self.name!r}>"
-
-    @property
-    def outer(self) -> Region | None:
-        """The region that was current where this one began; it may be one of the parent task's."""
-        return self._outer
+        super().__init__(name, attributes)
+        self.task = 0
+        """the task it belongs to"""
+        self._stack: list[Region] = []
+        """the open regions of that task, or of a thread that works for none, outermost first"""
+        self._key = 0
+        self.swept = False
+        """ended by the end of one around it; its own is still to come"""
 
     def __enter__(self) -> Region:
-        self._outer = current_region.get()
-        current_region.set(self)
         session = recording.session
-        if session is not None:
-            proc, task = _writer(session)
-            self.begin(session, proc, task)
+        if self._enter(current_region) and session is not None:
+            self.begin(session, *_writer(session))
         return self
 
     def begin(self, session: Session, proc: Proc, task: int) -> None:
         """Record the begin in ``session``, as of ``task``."""
         attributes, size = _attributes(self._attributes)
         self.task, self.begun_in = task, session
-        session.open_regions.setdefault(task, []).append(self)
+        self._key = task or -proc.number
+        self._stack = session.open_regions.setdefault(self._key, [])
+        self._stack.append(self)
         _emit(session, proc, (RegionBegin.number, now(), self.id, task, (cut_name(self.name), attributes)), size)
 
     def __exit__(
@@ -177,37 +197,39 @@ class Region:
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        if self.ended:
-            repairs["region ended twice"] += 1
+        if self.swept:
+            self.swept = False
+            if current_region.get() is self:
+                current_region.set(self.outer)
             return
-        self.ended = True
-        if current_region.get() is self:
-            current_region.set(self._outer)
         session = recording.session
         if session is None or self.begun_in is not session:
+            self._leave(current_region)
             return
         proc, task = _writer(session)
-        open_here = session.open_regions.get(self.task, [])
-        if task != self.task:
-            repairs["region ended elsewhere"] += 1
-        elif open_here and open_here[-1] is not self:
-            repairs["region ended out of order"] += 1
-        while open_here:  # the ones inside it end with it: regions of a task nest in the trace, whatever happened
-            inner = open_here.pop()
-            inner.ended = True
+        if not self._leave(current_region, elsewhere=task != self.task):
+            return
+        while self._stack:  # those inside it end with it: regions of a task nest in the trace, whatever happened
+            inner = self._stack.pop()
+            inner.swept, inner.ended = inner is not self, True
             _emit(session, proc, (RegionEnd.number, now(), inner.id, self.task, 0))
             if inner is self:
                 break
-        if not open_here:
-            session.open_regions.pop(self.task, None)
+        if not self._stack:
+            session.open_regions.pop(self._key, None)
 
 
-def _chain_has(innermost: Any, wanted: Any) -> bool:
-    while innermost is not None:
-        if innermost is wanted:
-            return True
-        innermost = innermost.outer
-    return False
+def _innermost_open(found: Any) -> Any:
+    while found is not None and found.ended:
+        found = found.outer
+    return found
+
+
+def _known(found: Span | None, session: Session) -> int:
+    """The id of ``found``, or of the next span around it that the session has the begin of; 0: there is none."""
+    while found is not None and found.begun_in is not session:
+        found = found.outer
+    return 0 if found is None else found.id
 
 
 def span(name: str, /, **attributes: Any) -> Span:
@@ -238,13 +260,11 @@ def log(message: str, /, *, level: str | int = "info", **attributes: Any) -> Non
     if session is None:
         return
     proc, task = _writer(session)
-    number = level if type(level) is int else LEVELS.get(str(level), 20)
-    text = cut_name(message, MAX_TEXT)
-    cut = len(message) - len(text) + 1 if isinstance(message, str) and len(text) < len(message) else 0
+    number = min(max(level, 0), MAX_LEVEL) if type(level) is int else LEVELS.get(cut_name(level), LEVELS["info"])
+    text, cut = cut_text(message, MAX_TEXT)
     values, size = _attributes(attributes)
-    inside = current_span.get()
     rest = (number, cut, text, values)
-    record = (Log.number, now(), task, 0 if inside is None else inside.id, rest)
+    record = (Log.number, now(), task, _known(current_span.get(), session), rest)
     _emit(session, proc, record, size + len(text))
 
 
@@ -257,6 +277,8 @@ def counter(name: str, value: float, /) -> None:
     try:
         number = float(value)
     except Exception:  # an annotation never raises
+        number = math.nan
+    if not math.isfinite(number):
         repairs["counter without a number"] += 1
         return
     _emit(session, proc, (Counter.number, now(), cut_name(name), number, task))
@@ -273,7 +295,8 @@ def _attributes(attributes: dict[str, Any]) -> tuple[dict[str, Any] | None, int]
     size = 0
     for key, value in itertools.islice(attributes.items(), MAX_ATTRIBUTES):
         if type(value) is int and not -(1 << 63) <= value < 1 << 64:
-            value = str(value) if value.bit_length() < 4096 else f"<int of {value.bit_length()} bits>"
+            # 640 digits are the least that Python can be told to be content with
+            value = str(value) if value.bit_length() < 2048 else f"<int of {value.bit_length()} bits>"
         elif type(value) is bytes:
             value = value[:MAX_VALUE]
         elif type(value) not in _PLAIN:

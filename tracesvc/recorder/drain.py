@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -67,18 +68,18 @@ class Drain:
         )
         self._retired_emitted = 0
         self._retired_lost = 0
+        self.retired_lost: Final[Counter[LossCause]] = Counter()
+        """events lost by procs that are over"""
         self._trees: Final[dict[int, TaskTree]] = {}
         self.frames = 0
         self.bytes = 0
-        self.buffers = 0
-        """buffers that went by"""
         self.late = 0
         """records that had to be moved up in time to keep the order of their proc"""
 
     @property
-    def retired(self) -> tuple[int, int]:
-        """(events emitted, events lost) of procs that are over."""
-        return self._retired_emitted, self._retired_lost
+    def retired(self) -> int:
+        """Events emitted by procs that are over."""
+        return self._retired_emitted
 
     def count(self, frames: list[Frame]) -> list[Frame]:
         """Note what was delivered."""
@@ -135,6 +136,7 @@ class Drain:
             if not final:
                 self._retired_emitted += row.emitted
                 self._retired_lost += row.lost
+                self.retired_lost.update(proc.lost)
                 del self._session.procs[row.proc]
                 self._accounts.pop(row.proc, None)
                 self._live.forget_run(row.proc)
@@ -146,6 +148,12 @@ class Drain:
             account = self._accounts[proc] = _Account()
         return account
 
+    def has_passed(self, events: dict[int, int]) -> bool:
+        """Whether that many events of each proc went by, lost ones included."""
+        return all(
+            number not in self._session.procs or self._account(number).next >= count for number, count in events.items()
+        )
+
     # --- events and losses -----------------------------------------------------------------------
 
     def events(self, buffer: Buffer) -> list[Frame]:
@@ -156,11 +164,11 @@ class Drain:
         frames = self._losses(buffer.lost)
         times = records[1::SLOTS]
         if times[0] < account.newest or times != sorted(times):
-            self.late += sort_records(records, account.newest)
+            self.late += _move_up(records, account.newest)
+            sort_records(records, account.newest)
         account.newest = records[1 - SLOTS]
         count = len(buffer)
         account.next = buffer.first + count
-        self.buffers += 1
         self._events_since += count
         self._live.apply(proc.number, records)
         frames += self._writer.events(proc.number, buffer.first, records)
@@ -169,10 +177,12 @@ class Drain:
         return frames
 
     def _losses(self, rows: list[LossRow]) -> list[Frame]:
-        for row in rows:
+        for i, row in enumerate(rows):
             account = self._account(row.proc)
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
+            if row.start < account.newest:  # its first one was interrupted by what the stream has already
+                rows[i] = row._replace(start=account.newest, end=max(row.end, account.newest))
         return self._writer.losses(rows)
 
     def repair(self, proc: int, tree: TaskTree) -> None:
@@ -205,7 +215,7 @@ class Drain:
     def footer(self) -> list[Frame]:
         """Last losses, last accounts, end mark."""
         frames: list[Frame] = []
-        if self._generation < 0:
+        if self.rotate:  # nothing has been written yet, or somebody who joined waits for a beginning
             for piece in self.begin_generation():
                 frames += piece
         for proc in list(self._session.procs.values()):
@@ -220,12 +230,18 @@ class Drain:
         lost = self._retired_lost + sum(row.lost for row in rows)
         return End(now(), wall(), emitted, lost)
 
-    def undelivered(self, buffers: list[Buffer]) -> int:
-        """Enter buffers that no reader came for; returns their events."""
-        count = 0
-        for buffer in buffers:
-            if buffer.proc is not None:
-                lost = buffer.proc.lost
-                lost[LossCause.NO_READER] = lost.get(LossCause.NO_READER, 0) + len(buffer)
-                count += len(buffer)
-        return count
+
+def _move_up(records: list[Any], newest: int) -> int:
+    """Give records from before what this proc has in the stream already a time that it can have; returns how many.
+
+    What interrupted the emission of such a record was stored before it, and filled the buffer.  It comes right behind
+    that, for the interruption was over by then: the end of a region that began in it must not be overtaken.
+    """
+    moved, highest = 0, newest
+    for i in range(1, len(records), SLOTS):
+        if records[i] < newest:
+            records[i] = highest
+            moved += 1
+        elif records[i] > highest:
+            highest = records[i]
+    return moved

@@ -7,16 +7,25 @@ does no more than store a record; it makes no proc and seals nothing.
 from __future__ import annotations
 
 import gc
+import sys
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from tracesvc.events import GcEnd, GcStart
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.session import local
 
 if TYPE_CHECKING:
+    from tracesvc.recorder.proc import Proc
     from tracesvc.recorder.session import Session
 
 __all__ = ["GarbageEvents"]
+
+KEEPS_CONTEXT: Final = sys.version_info < (3, 12)
+"""There a collection begins in the middle of C code. If that is about to copy the context, or to set a variable in it, and
+a finalizer sets one too, which a span does, Python loses what it was looking at and crashes: so we keep it for that long."""
 
 
 class GarbageEvents:
@@ -24,22 +33,30 @@ class GarbageEvents:
 
     def __init__(self, session: Session) -> None:
         self._session: Final = session
+        self._proc: Proc | None = None
+        """the one that has the start of the collection that is under way"""
+        self._context: Context | None = None
 
     def open(self) -> None:
-        gc.callbacks.append(self._collected)
+        gc.callbacks.insert(0, self._collected)  # before what the program does at a collection
 
     def close(self) -> None:
         if self._collected in gc.callbacks:
             gc.callbacks.remove(self._collected)
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C that came up here would be swallowed
     def _collected(self, phase: str, info: dict[str, Any]) -> None:
         session = self._session
         if not session.open:
             return
-        proc = local.proc
-        if proc is None or proc.session is not session or not proc.live:
-            proc = session.process
         if phase == "start":
+            if KEEPS_CONTEXT:
+                self._context = copy_context()
+            proc = local.proc
+            if proc is None or proc.session is not session or not proc.live:
+                proc = session.process
+            self._proc = proc
             proc.extend((GcStart.number, now(), info["generation"], 0, 0))
-        else:
+        elif (proc := self._proc) is not None and proc.live:  # a finalizer may have given the thread another one
+            self._proc = None
             proc.extend((GcEnd.number, now(), info["generation"], info["collected"], 0))

@@ -31,7 +31,7 @@ from tracesvc.events import (
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.session import local
-from tracesvc.recorder.tree import TaskTree, create_record, in_run, read_tree
+from tracesvc.recorder.tree import GONE, TaskTree, create_record, in_run, read_tree
 
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
@@ -50,8 +50,10 @@ LOOP_LAG: Final = "trio.loop_lag"
 class RunHooks(trio.abc.Instrument):
     """Records one trio run into one proc. ``proc`` is None until the run has begun."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, ended: Callable[[RunHooks], None]) -> None:
+        """``ended`` is called when the run is over."""
         self._session: Final = session
+        self._ended: Final = ended
         self._token: trio.lowlevel.TrioToken | None = None
         self._before: Proc | None = None
         self.proc: Proc | None = None
@@ -67,6 +69,7 @@ class RunHooks(trio.abc.Instrument):
             self.proc.stop()
         if local.proc is self.proc:
             local.proc = self._before
+        self._ended(self)
 
     def enter(self) -> Proc:
         """In the run: make its proc that of the thread, and put the recording hooks in place."""
@@ -77,15 +80,19 @@ class RunHooks(trio.abc.Instrument):
             setattr(self, hook, function)
         return proc
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is in the run that these are for."""
+        return self._token is not None and in_run(self._token)
+
     def leave(self) -> None:
         """Take the hooks out of the run again; from any thread."""
         if self._token is None:
             return
-        if in_run(self._token):
+        if self.is_current:
             self._remove()
         else:
-            # besides RunFinishedError: a guest run that its host abandoned has no sockets to be woken through
-            with contextlib.suppress(trio.RunFinishedError, OSError):
+            with contextlib.suppress(*GONE):
                 self._token.run_sync_soon(self._remove)
 
     def _remove(self) -> None:
@@ -103,9 +110,10 @@ class RunHooks(trio.abc.Instrument):
         def read() -> None:
             if proc.live and proc.session.open:
                 proc.seal(everything=True)
-                answer(read_tree(proc.sealed))
+                if not proc.records:  # else another thread is sealing right now: it will be asked for again
+                    answer(read_tree(proc.sealed))
 
-        with contextlib.suppress(trio.RunFinishedError, OSError):
+        with contextlib.suppress(*GONE):
             token.run_sync_soon(read)
 
     # Overridden per instance by `enter`. They stand here because trio asks, when an instrument is added, which hooks it
@@ -139,7 +147,9 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
     step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
     task_runnable, task_exit = TaskRunnable.number, TaskExit.number
     io_wait_start, io_wait_end, counter = IoWaitStart.number, IoWaitEnd.number, Counter.number
-    fresh = 0  # the task that was just spawned: trio reports it as scheduled next, which says nothing new
+    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most; but
+    # a ``__del__`` that the garbage collector calls in between may spawn another.
+    fresh: set[int] = set()
     yielded = exited = waiting = False
     pass_start = next_sample = now()
     worst_pass = 0
@@ -164,18 +174,17 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
             proc.seal()
 
     def task_scheduled(task: trio.lowlevel.Task) -> None:
-        nonlocal yielded, fresh
+        nonlocal yielded
         number = task._counter + 1
         if number == proc.running:
             yielded = True
-        elif number == fresh:
-            fresh = 0
+        elif number in fresh:
+            fresh.discard(number)
         else:
             extend((task_runnable, now(), number, proc.running, 0))
 
     def task_spawned(task: trio.lowlevel.Task) -> None:
-        nonlocal fresh
-        fresh = task._counter + 1
+        fresh.add(task._counter + 1)
         extend(create_record(task, now()))
         if len(records) >= capacity:
             proc.seal()
@@ -206,8 +215,9 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
             waiting = False
             extend((io_wait_end, time, 0, 0, 0))
 
+    # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
     return {
-        hook.__name__: hook
+        hook.__name__: trio.lowlevel.enable_ki_protection(hook)
         for hook in (
             before_task_step,
             after_task_step,

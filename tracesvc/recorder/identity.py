@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Final
 
-__all__ = ["cut_name", "entry_of", "number_of"]
+__all__ = ["cut_name", "cut_text", "entry_of", "number_of"]
 
 MAX_NAME: Final = 1024
 """bytes of UTF-8 in a name"""
@@ -60,14 +60,19 @@ def entry_of(coroutine: object) -> str:
 
 def cut_name(name: object, limit: int = MAX_NAME) -> str:
     """``name`` as text of at most ``limit`` bytes of UTF-8; one that was cut ends in "\N{HORIZONTAL ELLIPSIS}"."""
-    if type(name) is not str:
-        name = str(name) if isinstance(name, str) else _safe_repr(name)
-    if name.isascii() and len(name) <= limit:
+    if type(name) is str and len(name) <= limit and name.isascii():
         return name
-    encoded = name.encode("utf-8", "replace")
+    return cut_text(name, limit)[0]
+
+
+def cut_text(thing: object, limit: int) -> tuple[str, int]:
+    """`cut_name`, and how many characters of the text were cut off."""
+    text = str.__str__(thing if isinstance(thing, str) else _safe_repr(thing))  # of a subclass: what it holds
+    encoded = text[: limit + 1].encode("utf-8", "replace")
     if len(encoded) <= limit:
-        return encoded.decode()
-    return encoded[: limit - 3].decode("utf-8", "ignore") + "\N{HORIZONTAL ELLIPSIS}"
+        return encoded.decode(), 0
+    kept = encoded[: limit - 3].decode("utf-8", "ignore")
+    return kept + "\N{HORIZONTAL ELLIPSIS}", len(text) - len(kept)
 
 
 def _safe_repr(thing: object) -> str:

@@ -20,7 +20,7 @@ from tracesvc.events import (
     TaskState,
     TaskWaiting,
 )
-from tracesvc.format.batch import SLOTS
+from tracesvc.format.batch import MAX_EVENTS, SLOTS
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.recorder.tree import TaskTree
 
@@ -34,11 +34,11 @@ _STATE: Final = {
     StepYield.number: TaskState.RUNNABLE,
     StepBlock.number: TaskState.WAITING,
 }
-_TASK_EVENTS: Final = bytes(i in _STATE or i == TaskExit.number for i in range(256))
-_CREATES: Final = bytes(i == TaskCreate.number for i in range(256))
+_CHANGES: Final = bytes((i in _STATE or i == TaskExit.number) and i != StepStart.number for i in range(256))
 _OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
 _ANNOTATIONS: Final = bytes(i in _OPENINGS for i in range(256))
 _WAITS: Final = {TaskWaiting.number, StepBlock.number}
+_PLACES: Final = tuple(range(MAX_EVENTS))
 
 
 class _Run:
@@ -75,14 +75,19 @@ class LiveState:
         return list(self._runs)
 
     def apply(self, proc: int, records: list[Any]) -> None:
-        """Take in a batch. Only the last event of each task counts, so the cost per event is that of three C loops."""
+        """Take in a batch. Only the last event of each task counts, so the cost per event is that of a few C loops."""
         types = bytes(records[0::SLOTS])
-        of_tasks = types.translate(_TASK_EVENTS)
-        last = dict(zip(compress(records[2::SLOTS], of_tasks), compress(range(len(types)), of_tasks), strict=True))
+        changes = types.translate(_CHANGES)
+        tasks = records[2::SLOTS]
+        last = dict(zip(compress(tasks, changes), compress(_PLACES, changes), strict=True))
+        # every step but the last one has its end in this batch, and that is what counts
+        place = types.rfind(StepStart.number)
+        if place >= 0 and last.get(tasks[place], -1) < place:
+            last[tasks[place]] = place
         if last:
             self._apply_tasks(proc, records, types, last)
-        annotations = types.translate(_ANNOTATIONS)
-        if 1 in annotations:
+        if not _OPENINGS.isdisjoint(types):
+            annotations = types.translate(_ANNOTATIONS)
             for i in compress(range(0, len(records), SLOTS), annotations):
                 self._apply_annotation(*records[i : i + SLOTS])
 
@@ -90,21 +95,21 @@ class LiveState:
         run = self._runs.get(proc)
         if run is None:
             run = self._runs[proc] = _Run()
-        creates = types.translate(_CREATES)
-        if 1 in creates:
-            for i in compress(range(0, len(records), SLOTS), creates):
-                run.tasks[records[i + 2]] = records[i + 3], *records[i + 4]
-        for task, index in last.items():
-            state = _STATE.get(types[index])
-            if state is None:  # it exited
+        create, place = TaskCreate.number, -1
+        for _ in range(types.count(create)):
+            place = types.index(create, place + 1)
+            i = place * SLOTS
+            run.tasks[records[i + 2]] = records[i + 3], *records[i + 4]
+        for task, place in last.items():
+            number = types[place]
+            if number == TaskExit.number:
                 run.tasks.pop(task, None)
                 run.last.pop(task, None)
+            elif number in _WAITS:
+                i = place * SLOTS
+                run.last[task] = _STATE[number], records[i + 1], records[i + 3], records[i + 4]
             else:
-                i = index * SLOTS
-                if types[index] in _WAITS:
-                    run.last[task] = state, records[i + 1], records[i + 3], records[i + 4]
-                else:
-                    run.last[task] = state, records[i + 1], 0, 0
+                run.last[task] = _STATE[number], records[place * SLOTS + 1], 0, 0
 
     def _apply_annotation(self, number: int, time: int, a: int, b: Any, c: Any) -> None:
         if number == SpanBegin.number:

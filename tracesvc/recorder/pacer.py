@@ -8,6 +8,7 @@ that must end) comes from here.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from typing import Final
 import trio
 
 __all__ = ["Pacer", "ResidentMemory", "real_deadline"]
+
+
+logger: Final = logging.getLogger("tracesvc")
 
 
 class Pacer:
@@ -33,12 +37,15 @@ class Pacer:
     def stop(self) -> None:
         """No beat begins after this; waits for one that is under way."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
-            self._beat()
+            try:
+                self._beat()
+            except Exception:
+                logger.exception("tracesvc: a beat failed; the tracer goes on")
 
 
 @contextlib.contextmanager
@@ -53,7 +60,10 @@ def real_deadline(scope: trio.CancelScope, seconds: float) -> Iterator[None]:
                 token.run_sync_soon(scope.cancel)
 
     thread = threading.Thread(target=wait, name="tracesvc deadline", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is about to end: the program's own clock is better than none
+        scope.deadline = trio.current_time() + seconds
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ was taken before, so it is assigned before anything can be lost.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from tracesvc.events import LossCause, ProcKind, ProcStart, ProcStop
 from tracesvc.format.batch import SLOTS
 from tracesvc.format.records import LossRow
 from tracesvc.recorder.clock import now
+from tracesvc.recorder.identity import cut_name
 
 if TYPE_CHECKING:
     from tracesvc.recorder.session import Session
@@ -75,7 +77,7 @@ class Proc:
         self.session: Final = session
         self.number: Final = number
         self.kind: Final = kind
-        self.name: Final = name
+        self.name: Final = cut_name(name)
         self.thread: Final = thread
         self.capacity: Final = events * SLOTS
         """list slots of a full buffer"""
@@ -87,7 +89,7 @@ class Proc:
         """bytes of texts and attributes in the buffer, about"""
         self.sealed = 0
         """events taken out of the buffer so far: the sequence number of the first one in it"""
-        self.lost: Final[dict[LossCause, int]] = {}
+        self.lost: Final[Counter[LossCause]] = Counter()
         """events by cause"""
         self.live = True
         self.stale = False
@@ -107,8 +109,8 @@ class Proc:
         """Emit the last event and hand everything over."""
         if not self.live:
             return
+        self.live = False  # first: what the garbage collector says from here on goes elsewhere
         self.extend((ProcStop.number, now(), 0, 0, 0))
-        self.live = False
         self.seal(everything=True)
 
     @trio.lowlevel.enable_ki_protection
@@ -135,7 +137,8 @@ class Proc:
                 self.sealed = first + count
                 buffer = self.session.take_empty(self)
                 if isinstance(buffer, LossCause):
-                    self._lose(first, count, block[1], block[1 - SLOTS], buffer)
+                    times = block[1::SLOTS]  # not in order, where an emission was interrupted
+                    self._lose(first, count, min(times), max(times), buffer)
                 else:
                     buffer.proc, buffer.first, buffer.records = self, first, block
                     buffer.lost = self.take_pending_loss()
@@ -145,13 +148,18 @@ class Proc:
 
     def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
         """Enter a block that found no room; one row for what was lost in one go."""
-        self.lost[cause] = self.lost.get(cause, 0) + count
+        self.lost[cause] += count
         self.stale = True
         rows = self._pending_loss
         if rows and rows[-1].cause == cause:  # nothing was stored since, so it is contiguous
             last = rows.pop()
-            first, start = last.first, last.start
+            first, start, end = last.first, min(last.start, start), max(last.end, end)
         rows.append(LossRow(self.number, first, self.sealed - 1, cause, start, end))
+
+    def wait_for_seal(self) -> None:
+        """Until a `seal` that another thread has begun is over."""
+        if self._sealing.acquire(timeout=1.0):
+            self._sealing.release()
 
     def take_pending_loss(self) -> list[LossRow]:
         """What was lost since the last buffer that found room; the caller puts it into the stream."""

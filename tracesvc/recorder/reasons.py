@@ -8,6 +8,7 @@ blocked and whose abort function trio has already dropped.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,10 +113,13 @@ def _parked(task: trio.lowlevel.Task) -> Answer:
     if known is not None and known[0]() is lot:
         return known[1]
     answer = _owner_of_lot(task, lot)
-    try:
-        _lots[id(lot)] = weakref.ref(lot, lambda _, key=id(lot): _lots.pop(key, None)), answer
-    except TypeError:
-        pass
+    key = id(lot)
+
+    def forget(_: weakref.ref[object]) -> None:
+        _lots.pop(key, None)
+
+    with contextlib.suppress(TypeError):  # a lot without weak references is looked at every time
+        _lots[key] = weakref.ref(lot, forget), answer
     return answer
 
 

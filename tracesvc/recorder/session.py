@@ -8,6 +8,7 @@ bystander as the waker of the reader.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import uuid
@@ -20,6 +21,7 @@ import trio
 from tracesvc.events import LossCause, ProcKind
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.tree import GONE, in_run
 
 if TYPE_CHECKING:
     from tracesvc.recorder.annotations import Region
@@ -57,12 +59,13 @@ class Session:
         self._queued = 0
         """buffers in the channel; changed in the reader's run only"""
         self._reader: trio.lowlevel.TrioToken | None = None
+        self._feeding: Final = threading.Lock()
         self.had_reader = False
         self.buffers = 0
         self._full, self._take = trio.open_memory_channel[Buffer](queue_buffers)
         self.draining = False
         self.open_regions: Final[dict[int, list[Region]]] = {}
-        """task -> its open regions, outermost first"""
+        """task (or minus the proc of a thread that works for none) -> its open regions, outermost first"""
         self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
 
     # --- procs -----------------------------------------------------------------------------------
@@ -115,10 +118,8 @@ class Session:
         """Have ``callback`` called soon in the run in which the reader lives; nothing, where there is none."""
         reader = self._reader
         if reader is not None:
-            try:
+            with contextlib.suppress(*GONE):
                 reader.run_sync_soon(callback, idempotent=True)
-            except trio.RunFinishedError:
-                self._reader = None
 
     def recycle(self, buffer: Buffer) -> None:
         """Put a buffer that was read back on the empty list."""
@@ -127,20 +128,24 @@ class Session:
 
     def _feed(self) -> None:
         """In the reader's run: from the sealed list into the channel."""
-        try:
-            while self._sealed and self._queued < self.queue_buffers:
-                self._full.send_nowait(self._sealed[0])
-                self._sealed.popleft()
-                self._queued += 1
-        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
-            return
-        if self.draining and not self._sealed:
-            self._full.close()
+        with self._feeding:
+            if not self.reader_is_here:  # called for a reader that was here before
+                return
+            try:
+                while self._sealed and self._queued < self.queue_buffers:
+                    self._full.send_nowait(self._sealed[0])
+                    self._sealed.popleft()
+                    self._queued += 1
+            except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+                return
+            if self.draining and not self._sealed:
+                self._full.close()
 
     def attach_reader(self) -> None:
         """The current run reads from here on."""
-        self._reader = trio.lowlevel.current_trio_token()
-        self.had_reader = True
+        with self._feeding:
+            self._reader = trio.lowlevel.current_trio_token()
+            self.had_reader = True
         self._feed()
 
     async def next_full(self) -> Buffer | None:
@@ -153,6 +158,21 @@ class Session:
         self._feed()
         return buffer
 
+    def next_full_nowait(self) -> Buffer | None:
+        """The oldest full buffer, if there is one."""
+        try:
+            buffer = self._take.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
+        self._queued -= 1
+        self._feed()
+        return buffer
+
+    @property
+    def reader_is_here(self) -> bool:
+        """Whether the current run is the one that reads."""
+        return self._reader is not None and in_run(self._reader)
+
     @property
     def reader_alive(self) -> bool:
         """Whether a run that has read is still there to read on."""
@@ -161,26 +181,27 @@ class Session:
             return False
         try:
             reader.run_sync_soon(_nothing, idempotent=True)
-        except trio.RunFinishedError:
+        except GONE:
             return False
         return True
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def seal_all(self) -> int:
-        """Hand over what every proc has so far; returns how many buffers that makes since the start."""
-        for proc in list(self.procs.values()):
+    def seal_all(self) -> dict[int, int]:
+        """Hand over what every proc has so far; returns how many events of each that makes."""
+        procs = list(self.procs.values())
+        for proc in procs:
             proc.seal(everything=True)
-        return self.buffers
+        return {proc.number: proc.sealed for proc in procs}
 
     def drain(self) -> None:
         """Seal what every proc still has; nothing that comes later counts."""
+        self.open = False
         for proc in list(self.procs.values()):
             proc.seal(everything=True, wait=True)
-        self.open = False
-        for proc in list(self.procs.values()):  # what slipped in between
-            proc.seal(everything=True, wait=True)
         self.accepting = False
+        for proc in list(self.procs.values()):  # whoever still found it open is through
+            proc.wait_for_seal()
         self.draining = True
         self.call_reader(self._feed)
 
@@ -200,6 +221,7 @@ class Session:
         except (trio.WouldBlock, trio.EndOfChannel):
             pass
         self._queued = 0
+        self._empty.clear()
         return left
 
     def late(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import os
 import platform
 import socket
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 import trio
 
-from tracesvc.events import Counter, ProcKind, StepStart, StepYield, TaskWaiting
+from tracesvc.events import Counter, LossCause, ProcKind, StepStart, StepYield, TaskWaiting
 from tracesvc.format.frames import Frame
 from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
 from tracesvc.recorder.clock import now
@@ -29,9 +30,10 @@ from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
+from tracesvc.recorder.identity import cut_name
 from tracesvc.recorder.pacer import Pacer, ResidentMemory
 from tracesvc.recorder.proc import Buffer, Proc
-from tracesvc.recorder.seams import Seams
+from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tree import create_record, in_run, is_suspended, live_tasks, task_id
@@ -43,6 +45,8 @@ RSS: Final = "process.rss"
 """counter: bytes of memory that the process has resident"""
 OLD: Final = 1_000_000_000
 """ns after which a buffer is handed over though it is not full"""
+LONGEST_STEP: Final = 10_000_000
+"""ns that a step of the reader takes at most, however far behind it is"""
 RSS_STEP: Final = 64 << 10
 
 
@@ -70,7 +74,7 @@ class Tracer:
             raise ValueError(f"buffer_events must be between 16 and 65536, not {buffer_events}")
         if not 2 <= queue_buffers <= 1 << 16:
             raise ValueError(f"queue_buffers must be between 2 and 65536, not {queue_buffers}")
-        self._name: Final = name or _program_name()
+        self._name: Final = cut_name(name or _program_name())
         self._buffer_events: Final = buffer_events
         self._queue_buffers: Final = queue_buffers
         self.state = TracerState.OFF
@@ -86,12 +90,14 @@ class Tracer:
         self._held: Buffer | None = None
         self._pieces: Iterator[list[Frame]] | None = None
         self._header_written = self._footer_written = False
-        self._undelivered = 0
         self._stored = 0
+        self._encoded = 0
+        """when the last step of the reader ended"""
         self._memory: ResidentMemory | None = None
         self._rss = 0
         self._repairs_before: Tally[str] = Tally()
         self._last_trees = 0
+        self._when_off: list[Callable[[], None]] = []
         self.on_beat: Callable[[], None] | None = None
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple
@@ -117,6 +123,9 @@ class Tracer:
         try:
             self._start()
         except BaseException:
+            recording.session = None
+            if self._session is not None:
+                self._session.open = self._session.accepting = False
             self._close_hooks()
             self.state, _current.tracer = TracerState.OFF, None
             raise
@@ -124,20 +133,17 @@ class Tracer:
     def _start(self) -> None:
         session = self._session = Session(self._buffer_events, self._queue_buffers)
         self._runs = []
+        self._drain = self._pacer = self._memory = None
         self._lent = self._held = self._pieces = None
         self._reading = self._header_written = self._footer_written = False
-        self._undelivered = self._stored = 0
+        self._stored = 0
+        self._encoded = now()
         self._repairs_before = Tally(repairs)
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
         if trio.lowlevel.in_trio_run():
-            hooks = self._new_run()
-            proc = hooks.enter()
-            self._snapshot(session, proc)
-            proc.start()
-            proc.extend((StepStart.number, now(), task_id(trio.lowlevel.current_task()), 0, 0))
-            proc.running = task_id(trio.lowlevel.current_task())
+            hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(session, _source(self._name), {"buffer_events": self._buffer_events})
         self._memory, self._rss = ResidentMemory(), 0
@@ -146,13 +152,35 @@ class Tracer:
             trio.lowlevel.add_instrument(hooks)
         self._seams.open()
         self._garbage.open()
-        recording.session = session
-        self.state = TracerState.ON
         self._pacer.start()
+        self.state = TracerState.ON
+        recording.session = session
 
-    def _snapshot(self, session: Session, proc: Proc) -> None:
+    def record_run(self) -> None:
+        """Record the current run as well, if it began before the session did, in another thread; never our own."""
+        if threading.current_thread().name.startswith(OWN):
+            return
+        session = self._session
+        if session is not None and session.open and not any(run.is_current for run in list(self._runs)):
+            run = self._enter_run(session)
+            trio.lowlevel.add_instrument(run)
+            if not session.open:  # a stop() in another thread has not seen it
+                run.leave()
+
+    def _enter_run(self, session: Session) -> RunHooks:
+        """Make the current run one that is recorded: a snapshot of it, and the step that is under way."""
+        caller = trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None  # None: a guest's host
+        hooks = self._new_run()
+        proc = hooks.enter()
+        self._snapshot(session, proc, caller)
+        proc.start()
+        if caller is not None:
+            proc.running = task_id(caller)
+            proc.extend((StepStart.number, now(), proc.running, 0, 0))
+        return hooks
+
+    def _snapshot(self, session: Session, proc: Proc, caller: trio.lowlevel.Task | None) -> None:
         """Every live task of this run as if it had just come to be, and what is open in it."""
-        caller = trio.lowlevel.current_task()
         contexts = []
         for task in live_tasks():
             proc.extend(create_record(task, now()))
@@ -165,31 +193,41 @@ class Tracer:
 
     def _new_run(self) -> RunHooks:
         assert self._session is not None
-        hooks = RunHooks(self._session)
+        hooks = RunHooks(self._session, self._forget_run)
         self._runs.append(hooks)
         return hooks
 
+    def _forget_run(self, run: RunHooks) -> None:
+        with contextlib.suppress(ValueError):  # it was of the session before this one
+            self._runs.remove(run)
+
     # --- stop ------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def stop(self) -> None:
         """End the session and wait until the reader has had all of it; nothing, while OFF or DRAINING.
 
         Where no reader ever came, or its run is over, what was not read is counted as lost and this returns.  Cancelled,
         it gives up on the reader in the same way.
         """
-        if self.state is not TracerState.ON:
+        with _starting:
+            ours = self.state is TracerState.ON
+            if ours:
+                self.state = TracerState.DRAINING
+        if not ours:
             await trio.lowlevel.checkpoint()
             return
         session = self._session
         assert session is not None
-        self._finish_recording(session)
-        drained = trio.Event()
-        self._drained = trio.lowlevel.current_trio_token(), drained
-        self.state = TracerState.DRAINING
-        session.drain()
         try:
+            self._finish_recording(session)
+            drained = trio.Event()
+            token = trio.lowlevel.current_trio_token()
+            self._drained = token, drained
+            session.drain()
             if session.reader_alive:
-                await drained.wait()
+                with _unless_dead(session, lambda: token.run_sync_soon(drained.set)):
+                    await drained.wait()
             else:
                 await trio.lowlevel.checkpoint()
         finally:
@@ -197,8 +235,9 @@ class Tracer:
 
     def _finish_recording(self, session: Session) -> None:
         recording.session = None
+        session.open = False
         if trio.lowlevel.in_trio_run():
-            proc = next((run.proc for run in self._runs if run.proc is not None and run.proc is local.proc), None)
+            proc = next((run.proc for run in list(self._runs) if run.proc is not None and run.proc is local.proc), None)
             if proc is not None and proc.running:
                 proc.extend((StepYield.number, now(), proc.running, 0, 0))
                 proc.running = 0
@@ -216,21 +255,36 @@ class Tracer:
             self._garbage.close()
         if self._seams is not None:
             self._seams.close()
-        for run in self._runs:
+        for run in list(self._runs):
             run.leave()
 
     def _finish(self, session: Session) -> None:
         """Account for what was not read, check that nothing is left behind, let go of the buffers."""
         left = session.abandon()
-        for buffer in (self._held, self._lent):
-            if buffer is not None and buffer.records and not self._footer_written:
-                left.append(buffer)
-        assert self._drain is not None
-        self._undelivered += self._drain.undelivered(left)
+        if self._held is not None:
+            left.append(self._held)
+        self._count_unread(left)
         self._held = self._lent = self._pieces = None
         assert not session.abandon(), "a full buffer appeared after the drain"
-        self.state = TracerState.OFF
-        _current.tracer = None
+        with _starting:
+            self.state = TracerState.OFF
+            _current.tracer = None
+            waiting, self._when_off = self._when_off, []
+        for callback in waiting:
+            callback()
+
+    def call_when_off(self, callback: Callable[[], None]) -> None:
+        """Call this once the tracer is OFF, in whatever thread; at once, if it is."""
+        with _starting:
+            if self.state is not TracerState.OFF:
+                self._when_off.append(callback)
+                return
+        callback()
+
+    def _count_unread(self, buffers: list[Buffer]) -> None:
+        for buffer in buffers:
+            assert buffer.proc is not None
+            buffer.proc.lost[LossCause.NO_READER] += len(buffer)
 
     # --- read ------------------------------------------------------------------------------------
 
@@ -265,30 +319,30 @@ class Tracer:
         if self._lent is not None:
             session.recycle(self._lent)
             self._lent = None
+        session.attach_reader()
+        full = None
+        if self._header_written and self._held is None:
+            full = await session.next_full()
+        else:
+            await trio.lowlevel.checkpoint()
+        # Nothing has changed before this line: cancelled, the next call goes on from here.
+        if self._session is not session or self.state is TracerState.OFF:  # stop() gave up on us
+            self._count_unread([] if full is None else [full])
+            return None
         if not self._header_written:
             self._header_written = True
-            session.attach_reader()
-            await trio.lowlevel.checkpoint()
             return drain.count([drain.header])
+        if full is not None:
+            self._held = full
+            if drain.due(full):
+                self._pieces = drain.begin_generation()
         if self._pieces is not None:
-            await trio.lowlevel.checkpoint()
             piece = next(self._pieces, None)
             if piece is not None:
                 return drain.count(piece)
             self._pieces = None
-        if self._held is None:
-            session.attach_reader()
-            self._held = await session.next_full()
-            if self._held is not None and drain.due(self._held):
-                self._pieces = drain.begin_generation()
-                return drain.count(next(self._pieces))
-        else:
-            await trio.lowlevel.checkpoint()
         if self._held is not None:
-            frames = drain.count(drain.events(self._held))
-            self._stored += len(self._held)
-            self._lent, self._held = self._held, None
-            return frames
+            return drain.count(self._encode(session, drain, self._held))
         if not self._footer_written:
             self._footer_written = True
             return drain.count(drain.footer())
@@ -300,6 +354,27 @@ class Tracer:
                 with contextlib.suppress(trio.RunFinishedError):
                     token.run_sync_soon(drained.set)
         return None
+
+    def _encode(self, session: Session, drain: Drain, buffer: Buffer) -> list[Frame]:
+        """The frames of one buffer; of several, where the program fills them faster than it lets the reader run.
+
+        All of it is one step of the reader: for that it takes no more than a quarter of the time since the step before.
+        """
+        began = now()
+        enough = began + min((began - self._encoded) // 4, LONGEST_STEP)
+        frames = drain.events(buffer)
+        self._stored += len(buffer)
+        self._lent, self._held = buffer, None
+        while now() < enough and (more := session.next_full_nowait()) is not None:
+            if drain.due(more):
+                self._held, self._pieces = more, drain.begin_generation()
+                break
+            session.recycle(self._lent)
+            frames += drain.events(more)
+            self._stored += len(more)
+            self._lent = more
+        self._encoded = now()
+        return frames
 
     # --- by the clock ----------------------------------------------------------------------------
 
@@ -326,10 +401,10 @@ class Tracer:
     def _ask_for_tasks(self, proc: Proc) -> None:
         """After a loss: have the run's tasks read anew, at most once a second."""
         session, drain = self._session, self._drain
-        for run in self._runs:
+        for run in list(self._runs):
             if run.proc is proc and session is not None and drain is not None:
                 self._last_trees = now()
-                run.read_tasks(lambda tree, number=proc.number: drain.repair(number, tree))
+                run.read_tasks(functools.partial(drain.repair, proc.number))
 
     # --- for what hands the frames on ------------------------------------------------------------
 
@@ -343,14 +418,13 @@ class Tracer:
         if self._session is not None:
             self._session.attach_reader()
 
-    def seal_all(self) -> int:
-        """Hand everything that was emitted so far to the reader; compare `buffers_read` with the number returned."""
-        return 0 if self._session is None else self._session.seal_all()
+    def seal_all(self) -> dict[int, int]:
+        """Hand everything that was emitted so far to the reader; see `has_read`."""
+        return {} if self._session is None else self._session.seal_all()
 
-    @property
-    def buffers_read(self) -> int:
-        """Buffers that have come out of `read` as frames."""
-        return 0 if self._drain is None else self._drain.buffers
+    def has_read(self, events: dict[int, int]) -> bool:
+        """Whether what `seal_all` told of has come out of `read`."""
+        return self._drain is None or self._drain.has_passed(events)
 
     def farewell(self) -> list[Frame]:
         """What ends the stream of a sink that leaves while the session goes on."""
@@ -392,18 +466,21 @@ class Tracer:
         """A look at the tracer; any task, any thread."""
         session, drain = self._session, self._drain
         procs = [] if session is None else list(session.procs.values())
-        lost: Tally[str] = Tally()
+        lost: Tally[LossCause] = Tally()
         for proc in procs:
-            lost.update({cause.name.lower(): n for cause, n in proc.lost.items()})
-        retired = (0, 0) if drain is None else drain.retired
+            lost.update(proc.lost)
+        retired = 0
+        if drain is not None:
+            retired = drain.retired
+            lost.update(drain.retired_lost)
         return TracerStatistics(
             state=self.state.value,
             session=None if session is None else session.id,
             way="public",
             missing=() if self._seams is None else tuple(self._seams.missing),
-            events=retired[0] + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
+            events=retired + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
             stored=self._stored,
-            lost=dict(lost),
+            lost={cause.name.lower(): n for cause, n in lost.items()},
             late=0 if session is None or session.open else session.late(),
             moved=0 if drain is None else drain.late,
             repairs=dict(repairs - self._repairs_before),
@@ -425,6 +502,28 @@ class Tracer:
         )
 
 
+@contextlib.contextmanager
+def _unless_dead(session: Session, give_up: Callable[[], None]) -> Iterator[None]:
+    """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
+    if session.reader_is_here:
+        yield
+        return
+    dead = 0
+
+    def beat() -> None:
+        nonlocal dead
+        dead = 0 if session.reader_alive else dead + 1
+        if dead == 2:
+            give_up()
+
+    watch = Pacer(beat)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
 class _Current:
     tracer: Tracer | None = None
 
@@ -440,6 +539,7 @@ def current_tracer() -> Tracer | None:
 
 def _forget_in_child() -> None:
     """After a fork the child is OFF: it has none of the tracer's threads, and the stream belongs to the parent."""
+    _starting.release()
     tracer = _current.tracer
     recording.session = None
     _current.tracer = None
@@ -453,10 +553,20 @@ def _forget_in_child() -> None:
         tracer._garbage.close()
     if tracer._seams is not None:
         tracer._seams.close()
+    if tracer._memory is not None:
+        tracer._memory.close()
+    tracer._when_off.clear()
+    for run in list(tracer._runs):
+        if run.is_current:  # the others' threads are not here, and their wake-up sockets are the parent's
+            run.leave()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(
+        before=_starting.acquire,  # so that no other thread has it, and the child does not wait for ever
+        after_in_parent=_starting.release,
+        after_in_child=_forget_in_child,
+    )
 
 
 def _program_name() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -12,7 +12,11 @@ from tracesvc.events import Reason, TaskCreate, TaskState
 from tracesvc.recorder.identity import cut_name, entry_of, number_of
 from tracesvc.recorder.reasons import reason_of
 
-__all__ = ["TaskTree", "create_record", "in_run", "is_suspended", "live_tasks", "read_tree", "task_id"]
+__all__ = ["GONE", "TaskTree", "create_record", "in_run", "is_suspended", "live_tasks", "read_tree", "task_id"]
+
+
+GONE: Final = (trio.RunFinishedError, OSError)
+"""what a `trio.lowlevel.TrioToken` raises whose run is over, or is a guest run that its host abandoned"""
 
 
 def task_id(task: trio.lowlevel.Task) -> int:

@@ -234,9 +234,8 @@ class _Delivery:
             reader.call(self._look)
 
     def _look(self) -> None:
-        if (
-            self._reader is not None and self._reader.is_here
-        ):  # else it will look when it takes its place
+        # If another one has the place by now, it looked when it took it.
+        if self._reader is not None and self._reader.is_here:
             self.hand_out([])
 
     def hand_out(self, frames: list[Frame] | None) -> None:

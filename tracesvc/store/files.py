@@ -91,9 +91,9 @@ class FileStore:
                 store._closing = True
                 with trio.move_on_after(CLOSE_WITHIN, shield=True):
                     await store._flush()
+                    await store._in_catalogue(catalogue.close)
                 for segment in store._segments.values():
                     segment.close()
-                catalogue.close()
                 os.close(lock)
                 nursery.cancel_scope.cancel()
 
@@ -167,7 +167,7 @@ class FileStore:
         segment = await self._take_known(session)
         try:
             ledger = segment.ledger
-            state = state_of(segment.updated, time.time_ns(), ended=ledger.ended)
+            state = state_of(segment.updated, time.time_ns(), ended=segment.ended)
             return SessionInfo(
                 session,
                 dict(ledger.source),
@@ -229,7 +229,7 @@ class FileStore:
     async def wait_durable(self, session: str, offset: int) -> int:
         segment = await self._take_known(session)
         try:
-            while segment.durable <= offset and not segment.ledger.ended:
+            while segment.durable <= offset and not segment.ended:
                 await segment.moved.park()
             return segment.durable
         finally:
@@ -294,17 +294,23 @@ class FileStore:
 
         try:
             await self._in_catalogue(save)
-        except sqlite3.Error as exc:
-            log.warning("the catalogue is late: %s", exc)
+        except StoreBrokenError as exc:
+            log.warning("%s; it is late", exc)
             self._dirty |= dirty
         except BaseException:
             self._dirty |= dirty
             raise
 
     async def _in_catalogue(self, function: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(
-            function, thread_name="tracesvc catalogue", limiter=self._one_at_a_time
-        )
+        """Call it in a thread, one at a time."""
+        try:
+            return await trio.to_thread.run_sync(
+                function, thread_name="tracesvc catalogue", limiter=self._one_at_a_time
+            )
+        except sqlite3.ProgrammingError as exc:
+            raise StoreClosedError("the store is closed") from exc
+        except sqlite3.Error as exc:
+            raise StoreBrokenError(f"the catalogue of {self.root} cannot be used: {exc}") from exc
 
     def _probe(self) -> None:
         """Can something be stored again? For a thread."""

@@ -59,6 +59,8 @@ class Segment:
         self.ledger = Ledger() if entry is None else entry.ledger
         self.durable = 0 if entry is None else entry.size
         """bytes that are safe, as those who wait have been told"""
+        self.ended = self.ledger.ended
+        """whether the end mark is among them"""
         self.updated = 0 if entry is None else entry.updated
         self.pending: list[Append] = []
         self.writing = False
@@ -130,7 +132,7 @@ class Segment:
 
     def publish(self, appends: list[Append]) -> None:
         """After `commit`, on the run loop: tell everyone."""
-        self.durable = self._size
+        self.durable, self.ended = self._size, self.ledger.ended
         for append in appends:
             append.done.set()
         self.moved.unpark_all()

@@ -1,0 +1,1 @@
+"""What tracing costs, in figures: ``python -m benchmarks``."""

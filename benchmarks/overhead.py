@@ -1,0 +1,242 @@
+"""What tracing costs the program, in instructions, with the reader and the file included.
+
+Each variant runs once under ``valgrind --tool=callgrind``, which counts the instructions of all its threads.  A workload
+runs twice, once as long as the other; the difference is the cost of what the longer one did more, so that starting up,
+opening the tracer and draining it cancel out.  The HTTP client is a process of its own, and not counted.
+
+callgrind runs a program some fifty times slower than it is.  What the tracer does by the clock, a few times a second,
+would then be counted fifty times too often: its intervals are stretched by the factor that a loop is measured to be
+slower.
+
+Beside that stands processor time, as the minimum over rounds in which the variants take turns; it has noise of some
+per cent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import gc
+import json as json_module
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import trio
+
+import tracesvc
+from benchmarks.workloads import SERVERS, round_trips, run_seeded, serve_http, spawns, steps
+
+__all__ = ["main"]
+
+BAR: Final = 1.25
+"""instructions of a request traced, with reader and file, to those of one untraced; at most"""
+MARK: Final = "hdestroy"
+"""a function of the C library that nobody else calls: callgrind writes out its counts there"""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something to repeat ``n`` times."""
+
+    name: str
+    run: Any
+    counted: int
+    """n of the shorter run under callgrind"""
+    timed: int
+    """n of a round by the clock"""
+
+
+WORKLOADS: Final = (
+    Workload("checkpoint step", steps, 2000, 20_000),
+    Workload("channel round trip", round_trips, 1000, 5_000),
+    Workload("spawn and exit", spawns, 500, 2_000),
+    *(Workload(f"request, {name}", functools.partial(serve_http, name), 150, 300) for name in SERVERS),
+)
+VARIANTS: Final = {
+    "untraced": "nothing is recorded",
+    "empty hooks": "three empty Python hooks, for reference",
+    "file": "open_tracer(FileSink)",
+    "file, zstd": "open_tracer(FileSink, compressed)",
+}
+
+
+class EmptyHooks(trio.abc.Instrument):
+    """The least that a recorder in Python can cost."""
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        pass
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        pass
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        pass
+
+
+@contextlib.asynccontextmanager
+async def traced(variant: str, path: Path) -> AsyncIterator[None]:
+    """Record the body as the variant says."""
+    if not variant.startswith("file"):
+        yield
+        return
+    compression: Literal["zstd"] | None = "zstd" if variant.endswith("zstd") else None
+    async with tracesvc.open_tracer(tracesvc.FileSink(path, compression=compression)) as tracer:
+        yield
+    lost = tracer.statistics().lost
+    assert not lost, f"events were lost: {lost}"
+
+
+def once(workload: Workload, n: int, variant: str, path: Path) -> None:
+    """One run of a workload."""
+
+    async def run() -> None:
+        async with traced(variant, path):
+            await workload.run(n)
+
+    run_seeded(run, [EmptyHooks()] if variant == "empty hooks" else [])
+
+
+# --- instructions --------------------------------------------------------------------------------
+
+
+def _loop() -> float:
+    """Seconds that a loop takes here."""
+    began = time.perf_counter()
+    total = 0
+    for i in range(200_000):
+        total += i & 3
+    return time.perf_counter() - began
+
+
+def _stretch(factor: float) -> None:
+    """Do by the clock what is done by the clock ``factor`` times less often."""
+    from tracesvc.recorder import drain, hooks, tracer
+
+    for module, name in ((hooks, "SAMPLE_EVERY"), (drain, "GENERATION"), (tracer, "OLD")):
+        setattr(module, name, int(getattr(module, name) * factor))
+    interval = 0.25 * factor
+    vars(tracer)["Pacer"] = functools.partial(tracer.Pacer, interval=interval)
+
+
+def count(variant: str, native: float, path: Path) -> None:
+    """Under callgrind: every workload, with a mark before and after each of its runs."""
+    _stretch(_loop() / native)
+    mark = getattr(ctypes.CDLL(None), MARK)
+    for workload in WORKLOADS:
+        once(workload, 100 if workload.counted > 200 else 20, variant, path)
+        for n in (workload.counted, 2 * workload.counted):
+            gc.collect()
+            mark()
+            once(workload, n, variant, path)
+            mark()
+
+
+def counted(variant: str, native: float) -> list[float]:
+    """Instructions per operation of each workload."""
+    with tempfile.TemporaryDirectory(prefix="tracesvc-bench-") as directory:
+        command = ["valgrind", "--tool=callgrind", f"--dump-before=*{MARK}*", "--callgrind-out-file=counts"]
+        command += ["--quiet", sys.executable, "-m", "benchmarks.overhead", "--count", variant, str(native)]
+        root = str(Path(__file__).parent.parent)
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": root}
+        done = subprocess.run(
+            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"overhead: counting {variant!r} failed:\n{done.stdout}")
+        marks = [_total(Path(directory, f"counts.{i + 1}")) for i in range(4 * len(WORKLOADS))]
+    pairs = zip(marks[1::4], marks[3::4], WORKLOADS, strict=True)
+    return [(long - short) / workload.counted for short, long, workload in pairs]
+
+
+def _total(path: Path) -> int:
+    found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.MULTILINE)
+    assert found is not None, f"callgrind left no total in {path}"
+    return int(found[1])
+
+
+# --- processor time ------------------------------------------------------------------------------
+
+
+def timed(rounds: int) -> dict[str, list[float]]:
+    """Seconds of processor time per operation, of this process and all its threads: the least of some rounds."""
+    best = {variant: [float("inf")] * len(WORKLOADS) for variant in VARIANTS}
+    with tempfile.TemporaryDirectory(prefix="tracesvc-bench-") as directory:
+        for _ in range(rounds):
+            for i, workload in enumerate(WORKLOADS):
+                for variant, row in best.items():
+                    gc.collect()
+                    began = time.process_time()
+                    once(workload, workload.timed, variant, Path(directory, "trace"))
+                    row[i] = min(row[i], (time.process_time() - began) / workload.timed)
+    return best
+
+
+# --- report --------------------------------------------------------------------------------------
+
+
+def main(json: bool = False, rounds: int = 9, only: str = "") -> dict[str, Any]:
+    """Count and time every variant; exits with 1 if a request costs more than `BAR` allows."""
+    variants = [v for v in VARIANTS if not only or v in ("untraced", *only.split("+"))]
+    native = min(_loop() for _ in range(5))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        instructions = dict(zip(variants, pool.map(lambda v: counted(v, native), variants), strict=True))
+    seconds = timed(rounds) if rounds else {}
+    result: dict[str, Any] = {}
+    for i, workload in enumerate(WORKLOADS):
+        rows = result[workload.name] = {}
+        for variant in variants:
+            rows[variant] = {
+                "instructions": round(instructions[variant][i]),
+                "ratio": round(instructions[variant][i] / instructions["untraced"][i], 3),
+            }
+            if seconds:
+                rows[variant]["microseconds"] = round(seconds[variant][i] * 1e6, 2)
+                rows[variant]["time_ratio"] = round(seconds[variant][i] / seconds["untraced"][i], 3)
+    missed = [
+        f"{workload}, {variant}: {row['ratio']} x untraced, not {BAR}"
+        for workload, rows in result.items()
+        for variant, row in rows.items()
+        if workload.startswith("request") and variant == "file" and row["ratio"] > BAR
+    ]
+    if json:
+        print(json_module.dumps({"overhead": result, "missed": missed}))
+    else:
+        _print(result)
+    if missed:
+        raise SystemExit("overhead: missed: " + "; ".join(missed))
+    return result
+
+
+def _print(result: dict[str, Any]) -> None:
+    print("overhead: instructions per operation and processor time, with their ratios to untraced")
+    for workload, rows in result.items():
+        print(f"  {workload}")
+        for variant, row in rows.items():
+            line = f"    {variant:<14}{row['instructions']:>12,} {row['ratio']:>8.3f} x"
+            if "microseconds" in row:
+                line += f"{row['microseconds']:>12,.2f} µs {row['time_ratio']:>7.3f} x"
+            print(line)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9, help="of processor time; 0: only count instructions")
+    parser.add_argument("--only", default="", help="variants beside untraced, joined by +")
+    parser.add_argument("--count", nargs=2, metavar=("VARIANT", "SECONDS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.count:
+        count(arguments.count[0], float(arguments.count[1]), Path("trace"))
+    else:
+        main(arguments.json, arguments.rounds, arguments.only)

@@ -1,0 +1,144 @@
+"""What a trace says, in numbers: `summarize`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from tracesvc.analysis.loops import Loop, together
+from tracesvc.analysis.losses import Broken, Lost
+from tracesvc.analysis.pieces import Annotated, Gc, ThreadCalls
+from tracesvc.analysis.survey import Survey
+from tracesvc.analysis.tasks import Step, TaskTime
+from tracesvc.analysis.values import CounterValues, Logs
+from tracesvc.events import EVENTS
+from tracesvc.model.reader import Trace
+
+__all__ = ["OWN", "Summary", "summarize"]
+
+OWN: Final = "tracesvc "
+"""what the names of the tracer's own tasks begin with"""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything about a trace that fits on a page or two.
+
+    Durations are in ns.  Points in time are in ns too: ``started`` since the epoch, all others by the clock of the trace,
+    which showed ``begin`` at its beginning.
+    """
+
+    session: str | None
+    source: dict[str, Any]
+    """what is known of the program"""
+    started: int | None
+    """time of day at the beginning; None where the header is missing"""
+    begin: int
+    duration: int
+    ended: bool
+    """whether the end mark is there; without it the trace is being written, or its program was killed"""
+    bytes: int
+    generations: int
+    events: int
+    types: dict[str, int]
+    """events by type"""
+    tasks: dict[str, TaskTime]
+    """by name of task, the most running time first"""
+    spans: dict[str, Annotated]
+    """by name, the most time first"""
+    regions: dict[str, Annotated]
+    loop: Loop
+    """all runs together"""
+    loops: dict[int, Loop]
+    """each run, by proc"""
+    stalls: list[Step]
+    """the longest steps of all, the tracer's own included: nothing else ran in their run meanwhile"""
+    gc: Gc
+    threads: dict[str, ThreadCalls]
+    """calls in worker threads by function, the most time first"""
+    counters: dict[str, CounterValues]
+    logs: Logs
+    losses: dict[str, Lost]
+    """by cause"""
+    missing: int
+    """events that are neither stored nor said to be lost"""
+    damage: list[Broken]
+    """the first 100"""
+    damaged_bytes: int
+
+    @property
+    def lost(self) -> int:
+        """Events that are not in the trace, as far as it tells."""
+        return self.missing + sum(lost.events for lost in self.losses.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: plain dicts and lists; keys that are numbers become texts."""
+        return {**_plain(asdict(self)), "lost": self.lost}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case None | bool() | int() | float() | str():
+            return value
+    return repr(value)
+
+
+def summarize(trace: Trace, *, own: bool = False) -> Summary:
+    """Read a trace from where it stands to its present end, and sum it up.
+
+    ::
+
+        with tracesvc.read("app.trace") as trace:
+            print(summarize(trace).loop.busy)
+
+    The memory it takes goes with the live tasks, the open spans and the distinct names, not with the length of the trace.
+    Where events were lost, nothing is made up: what the tasks of that run were in counts as unknown until their own events
+    or a snapshot tell.
+
+    Args:
+        trace: From `tracesvc.read`; it is left open.
+        own: Whether the tracer's own tasks are in the table of tasks.
+
+    Raises:
+        FormatError: It is not a trace at all.
+        OSError: It cannot be read.
+    """
+    survey = Survey(trace)
+    survey.run()
+    loops = survey.loops.result(survey.runs(), survey.tasks.longest)
+    session, stalls = trace.session, survey.tasks.stalls
+    begin = 0 if survey.began is None else survey.began
+    return Summary(
+        session=None if session is None else session.id,
+        source={} if session is None else session.source,
+        started=None if session is None else session.started,
+        begin=begin,
+        duration=max(0, survey.ended - begin),
+        ended=trace.end is not None,
+        bytes=trace.offset + trace.pending,
+        generations=survey.generations,
+        events=survey.types.total(),
+        types={_type(number): count for number, count in sorted(survey.types.items())},
+        tasks=survey.tasks.result(survey.ends, own=lambda name: not own and name.startswith(OWN)),
+        spans=survey.spans.result(),
+        regions=survey.regions.result(),
+        loop=together(list(loops.values()), stalls[0] if stalls else None),
+        loops=loops,
+        stalls=stalls,
+        gc=survey.collections.result(),
+        threads=survey.calls.result(),
+        counters=survey.counters.result(),
+        logs=survey.messages.result(),
+        losses=survey.books.lost,
+        missing=survey.books.missing,
+        damage=survey.books.damage,
+        damaged_bytes=survey.books.damaged_bytes,
+    )
+
+
+def _type(number: int) -> str:
+    return EVENTS[number].type if number in EVENTS else f"type {number}"

@@ -1,0 +1,64 @@
+"""``tracesvc summary``: what a trace says, on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracesvc.analysis import Summary
+
+__all__ = ["command", "render"]
+
+
+@click.command(name="summary", short_help="What a trace says: tasks, spans, the loop, losses.")
+@click.argument("source", metavar="FILE|URL[/SESSION]")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON; times in ns.")
+@click.option("--own", is_flag=True, help="With the tracer's own tasks.")
+def command(source: str, as_json: bool, own: bool) -> None:
+    """Sum up the trace in FILE, or a session of the service at URL; without SESSION its newest.
+
+    Per name of task: how many there were, how long they ran, were ready to run and waited, for what, and their longest
+    step.  Spans and regions with their quantiles, how busy the run loops were and what stalled them, garbage
+    collections, thread calls, counters, logs; and what is missing.
+    """
+    from tracesvc.analysis import summarize
+    from tracesvc.model.reader import read
+
+    with _opened(source) as file:
+        summary = summarize(read(file), own=own)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(summary.as_dict(), indent=2))
+    else:
+        from tracesvc.cli.tables import make_console
+
+        render(summary, make_console())
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    from tracesvc.cli.progress import watched
+    from tracesvc.cli.remote import Service, is_url, split
+
+    if not is_url(source):
+        with watched(source) as file:
+            yield file
+        return
+    url, session = split(source)
+    service = Service(url)
+    with service.opened(service.choose(session)) as file:
+        yield file
+
+
+def render(summary: Summary, console: Console) -> None:
+    """Print a summary."""
+    from tracesvc.cli.page import Page
+
+    Page(summary, console).print()
