@@ -68,7 +68,9 @@ class Session:
         ]
         self._number, self._first = header.frames, 0
         self._body, self._count = _batch()
-        self.bodies = iter([b"".join([*(frames if not i else []), *self._frames()]) for i in range(posts)])
+        self.bodies = iter(
+            [b"".join([*(frames if not i else []), *self._frames()]) for i in range(posts)]
+        )
 
     def _frames(self) -> Iterator[bytes]:
         size = 0
@@ -122,7 +124,8 @@ def load(port: str, clients: str, posts: str) -> None:
     """One round, in a process of its own; prints how many seconds it took."""
     sessions = [Session(int(posts)) for _ in range(int(clients))]
     threads = [
-        threading.Thread(target=converse, args=(int(port), session, int(posts))) for session in sessions
+        threading.Thread(target=converse, args=(int(port), session, int(posts)))
+        for session in sessions
     ]
     print("ready", flush=True)
     sys.stdin.readline()
@@ -137,7 +140,9 @@ def load(port: str, clients: str, posts: str) -> None:
 @contextmanager
 def serving(*arguments: str) -> Iterator[str]:
     """A server process; its port."""
-    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().strip().rpartition(":")[2]
@@ -147,8 +152,17 @@ def serving(*arguments: str) -> Iterator[str]:
 
 def one_round(port: str, clients: int) -> float:
     """Seconds."""
-    arguments = [sys.executable, "-m", "benchmarks.ingest", port, str(clients), str(POSTS // clients)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    arguments = [
+        sys.executable,
+        "-m",
+        "benchmarks.ingest",
+        port,
+        str(clients),
+        str(POSTS // clients),
+    ]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
@@ -163,18 +177,22 @@ def main(json: bool = False) -> bool:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         service = ["-c", SERVICE, "--listen", "127.0.0.1:0", "--data", directory]
         with serving(*service) as real, serving("-c", NULL) as null:
-            for clients in GOALS:
-                seconds = [(one_round(null, clients), one_round(real, clients)) for _ in range(ROUNDS)]
+            for clients, goal in GOALS.items():
+                seconds = [
+                    (one_round(null, clients), one_round(real, clients)) for _ in range(ROUNDS)
+                ]
                 figures[f"{clients} clients"] = {
                     "null posts/s": POSTS / statistics.median(a for a, _ in seconds),
                     "posts/s": POSTS / statistics.median(b for _, b in seconds),
                     "ratio": statistics.median(a / b for a, b in seconds),
-                    "goal": GOALS[clients],
+                    "goal": goal,
                 }
     if json:
         print(json_module.dumps(figures))
     else:
-        print("ingest, 256 KiB posts, fsync before each answer; beside it a handler that keeps nothing\n")
+        print(
+            "ingest, 256 KiB posts, fsync before each answer; beside it a handler that keeps nothing\n"
+        )
         print(f"{'':10}{'null':>10}{'service':>10}{'':>14}{'ratio':>8}{'goal':>8}")
         for name, row in figures.items():
             rate = f"{row['posts/s'] * POST / 1e6:.0f} MB/s"

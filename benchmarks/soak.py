@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -45,7 +45,7 @@ def slope(samples: list[tuple[float, int]]) -> float:
     return above / below * 600 / (1 << 20)
 
 
-async def soak(minutes: float) -> dict[str, dict[str, float]]:
+async def soak(minutes: float) -> dict[str, dict[str, Any]]:
     """Run both and sample them; returns their figures."""
     samples: dict[str, list[tuple[float, int]]] = {"service": [], "program": []}
     tally = [0, 0]
@@ -71,10 +71,11 @@ async def soak(minutes: float) -> dict[str, dict[str, float]]:
             service.terminate()
             await service.wait()
     warm = max(30.0, minutes * 12)
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for who, seen in samples.items():
         late = [entry for entry in seen if entry[0] >= warm]
         figures[who] = {
+            "mib_by_minute": [round(size / (1 << 20), 2) for _, size in seen[:: int(60 / EVERY)]],
             "first_mib": late[0][1] / (1 << 20),
             "last_mib": late[-1][1] / (1 << 20),
             "slope_mib_per_10_min": slope(late),
@@ -96,7 +97,10 @@ def main(json: bool = False, minutes: float = 10.0) -> int:
         print(f"{'':10}{'MiB at first':>14}{'MiB at last':>14}{'MiB per 10 min':>16}   bar < {BAR:g}")
         for who in ("program", "service"):
             row = figures[who]
-            print(f"{who:10}{row['first_mib']:14.1f}{row['last_mib']:14.1f}{row['slope_mib_per_10_min']:16.2f}")
+            print(
+                f"{who:10}{row['first_mib']:14.1f}{row['last_mib']:14.1f}{row['slope_mib_per_10_min']:16.2f}"
+            )
+            print(f"{'':10}minute by minute:", *row["mib_by_minute"])
     missed = [who for who in ("program", "service") if figures[who]["slope_mib_per_10_min"] >= BAR]
     if figures["run"]["lost"] or figures["run"]["failed"]:
         missed.append("nothing lost, no request failed")

@@ -111,3 +111,8 @@ def session(
 
 def joined(frames: list[Frame]) -> bytes:
     return b"".join(frame.data for frame in frames)
+
+
+def name_of(frames: list[Frame]) -> str:
+    """The session's UUID."""
+    return Header.unpack(frames[0].body()).session

@@ -26,8 +26,8 @@ from tracesvc.format import (
     Snapshot,
 )
 from tracesvc.format.batch import SLOTS
-from tracesvc.format.frames import encode_frame
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
+from tracesvc.sinks.gap import Gap
 
 NUMBERS = {event.type: number for number, event in EVENTS.items()}
 NO_OBJECT = {Reason.SLEEP, Reason.THREAD, Reason.PROCESS, Reason.SIGNAL}
@@ -170,36 +170,20 @@ class Stream:
     def with_drops(self, first: int, generation: int) -> Stream:
         """What a sink has that dropped frame ``first`` and all that follow until a generation."""
         until = self.generations()[generation]
-        dropped = self.frames[first:until]
-        rows: list[LossRow] = []
-
-        def lose(row: LossRow) -> None:
-            row = row._replace(cause=int(LossCause.SINK_FULL))
-            for i, other in enumerate(rows):
-                if (other.proc, other.last + 1) == (row.proc, row.first):
-                    rows[i] = other._replace(last=row.last, end=max(other.end, row.end))
-                    return
-            rows.append(row)
-
-        for frame in dropped:
-            if frame.count:
-                last = frame.first + frame.count - 1
-                lose(LossRow(frame.proc, frame.first, last, 0, frame.oldest, frame.newest))
-            elif frame.kind == FrameKind.LOSS:
-                for row in Loss.unpack(frame.body()).rows:
-                    lose(row)
-        kept = self.frames[:first]
-        if rows:
-            body = Loss(rows).pack()
-            number = dropped[-1].number
-            kept.append(Frame(FrameKind.LOSS, number, encode_frame(FrameKind.LOSS, number, body)))
-        gone = {(row.proc, n) for row in rows for n in range(row.first, row.last + 1)}
-        return replace(
-            self,
-            frames=[*kept, *self.frames[until:]],
-            events=[e for e in self.events if (e.proc, e.seq) not in gone],
-            losses=rows,
-        )
+        gap = Gap()
+        for frame in self.frames[first:until]:
+            gap.add(frame, LossCause.SINK_FULL)
+        account = gap.frames(closing=False)
+        losses = [
+            row
+            for frame in account
+            if frame.kind == FrameKind.LOSS
+            for row in Loss.unpack(frame.body()).rows
+        ]
+        gone = {(row.proc, n) for row in losses for n in range(row.first, row.last + 1)}
+        events = [e for e in self.events if (e.proc, e.seq) not in gone]
+        frames = [*self.frames[:first], *account, *self.frames[until:]]
+        return replace(self, frames=frames, events=events, losses=losses)
 
 
 class Program:

@@ -298,7 +298,7 @@ class IoWaitStart(Event):
 
 @_event(11)
 class IoWaitEnd(Event):
-    """The wait for I/O is over and what arrived has been handed to its tasks."""
+    """The wait for I/O is over: something arrived, or the time was up."""
 
 
 # --- threads and garbage collection --------------------------------------------------------------

@@ -99,7 +99,9 @@ def test_a_number_over_64_bits_is_refused(value, others):
 def test_the_example_of_the_page():
     page = PAGE.read_text(encoding="utf-8")
     found = re.search(
-        r"^values  (.+?)   .*\nmask    (\d+).*\nrest    (\d+)\nplanes  ([0-9A-F ]+)$", page, re.M
+        r"^values  (.+?)   .*\nmask    (\d+).*\nrest    (\d+)\nplanes  ([0-9A-F ]+)$",
+        page,
+        re.MULTILINE,
     )
     assert found
     values = [int(v) for v in found[1].split(",")]

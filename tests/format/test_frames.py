@@ -1,9 +1,11 @@
 """Frames, byte for byte, and a reader that knows nothing but docs/format.md."""
 
+import itertools
 import struct
 import subprocess
 import sys
 import zlib
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -80,7 +82,8 @@ def events_of(stream):
 
 def batch_events(body, vocabulary, names):
     proc, first, t0, types, rows, planes, data = body[:7]
-    columns, at = {}, 0
+    columns: dict[int, list[list[bytearray]]] = {}
+    at = 0
     for row in rows:
         number, n = row[0], row[1]
         columns[number] = []
@@ -107,9 +110,9 @@ def batch_events(body, vocabulary, names):
                 values[field] = lists[number][datum][k]
                 datum += 1
                 continue
-            raw = columns[number][column][k]
+            cell = columns[number][column][k]
             column += 1
-            value = struct.unpack("<d" if storage == "float" else "<q", raw)[0]
+            value = struct.unpack("<d" if storage == "float" else "<q", cell)[0]
             values[field] = names[value] if storage == "string" else value
         yield name, time, proc, first + i, values
 
@@ -128,7 +131,12 @@ def test_a_reader_made_from_the_page_alone_reads_the_same(seed):
     assert list(events_of(smaller)) == [plain(event) for event in stream.events]
     decoder = StreamDecoder()
     decoder.feed(smaller)
-    read = [e for item in decoder if isinstance(item.record, Batch) for e in decoder.events(item.record)]
+    read = [
+        e
+        for item in cast("Any", decoder)
+        if isinstance(item.record, Batch)
+        for e in decoder.events(item.record)
+    ]
     assert read == stream.events
 
 
@@ -154,9 +162,10 @@ def test_storages_and_kinds_are_those_of_the_page():
 
 
 def decoded(data, cuts=()):
-    decoder, found = FrameDecoder(), []
+    decoder = FrameDecoder()
+    found: list[Any] = []
     places = [0, *sorted(cuts), len(data)]
-    for a, b in zip(places, places[1:], strict=False):
+    for a, b in itertools.pairwise(places):
         decoder.feed(data[a:b])
         found += decoder
     decoder.close()
@@ -209,7 +218,10 @@ def test_a_length_over_the_limit_is_not_waited_for():
     assert decoder.lost
     assert decoder.pending == 0
     decoder.feed(framed(8, 2, b"\x90"))
-    assert list(decoder) == [Damage(0, 33, "damaged frame header"), Frame(8, 2, framed(8, 2, b"\x90"), 33)]
+    assert list(decoder) == [
+        Damage(0, 33, "damaged frame header"),
+        Frame(8, 2, framed(8, 2, b"\x90"), 33),
+    ]
 
 
 @pytest.mark.parametrize("flags", [2, 3, 64, 127])
@@ -217,7 +229,7 @@ def test_flags_that_are_not_known_make_a_frame_unreadable(flags):
     good = encode_frame(FrameKind.PROCS, 2, [])
     decoder = StreamDecoder()
     decoder.feed(framed(FrameKind.PROCS, 1, b"\x90", flags) + good)
-    damage, item = decoder
+    damage, item = cast("Any", decoder)
     assert isinstance(damage, Damage)
     assert (damage.start, damage.end) == (0, 24)
     assert "flags" in damage.reason
@@ -229,12 +241,14 @@ def test_flags_that_are_not_known_make_a_frame_unreadable(flags):
 def test_unknown_kinds_are_passed_over(kind, body):
     decoder = StreamDecoder()
     decoder.feed(framed(kind, 1, body) + encode_frame(FrameKind.PROCS, 2, []))
-    unknown, known = decoder
+    unknown, known = cast("Any", decoder)
     assert (unknown.frame.kind, unknown.record) == (kind, None)
     assert known.record is not None
 
 
-@pytest.mark.parametrize("at, byte", [(6, 0x80), (7, 0xFF), (8, 0xCD), (13, 0xCF), (18, 0xC5), (0, 0x95)])
+@pytest.mark.parametrize(
+    "at, byte", [(6, 0x80), (7, 0xFF), (8, 0xCD), (13, 0xCF), (18, 0xC5), (0, 0x95)]
+)
 def test_the_fixed_bytes_of_a_header(at, byte):
     data = bytearray(framed(8, 1, b"\x90"))
     data[at] = byte
@@ -273,7 +287,9 @@ def test_a_body_that_is_not_one_msgpack_value(body):
         zstd.compress(b"\x90") * 2,
         zstd.compress(b"\x90" + bytes(LIMIT)),
         b"\x50\x2a\x4d\x18\x01\x00\x00\x00x",
-        zstd.compress(b" some words " * 9, zstd_dict=zstd.ZstdDict(b" some words " * 9, is_raw=True)),
+        zstd.compress(
+            b" some words " * 9, zstd_dict=zstd.ZstdDict(b" some words " * 9, is_raw=True)
+        ),
     ],
 )
 def test_a_compressed_body_that_is_not_one_whole_zstd_frame(body):
@@ -283,7 +299,7 @@ def test_a_compressed_body_that_is_not_one_whole_zstd_frame(body):
 
 def test_a_window_beyond_what_a_reader_need_have_is_refused():
     def written(log):
-        options = {zstd.CompressionParameter.window_log: log}
+        options: Any = {zstd.CompressionParameter.window_log: log}
         writer = zstd.ZstdCompressor(options=options)
         return framed(8, 3, writer.compress(msgpack.packb([1, 2])) + writer.flush(), 1)
 
@@ -303,7 +319,7 @@ def test_offsets_count_from_where_the_reader_says():
     data = framed(8, 1, b"\x90")
     decoder = FrameDecoder(1000)
     decoder.feed(b"??" + data + data[:7])
-    damage, frame = decoder
+    damage, frame = cast("Any", decoder)
     assert (damage.start, damage.end, frame.offset, frame.end) == (1000, 1002, 1002, 1026)
     assert (decoder.offset, decoder.pending, decoder.lost) == (1026, 7, False)
 

@@ -80,25 +80,23 @@ class Mutator:
                         self.ids[f.role].append(getattr(event, f.name))
                         self.places[f.role].append((piece, i, f.name))
 
-    def mutant(self) -> tuple[str, bytes]:
-        """(what was done, the stream); never the original."""
+    def mutant(self) -> tuple[str, str, bytes]:
+        """(kind of mutation, what was done, the stream); never the original."""
         original = b"".join(piece.data for piece in self.pieces)
-        kinds: list[Callable[[], tuple[str, list[Piece]]]] = [
-            self._drop,
-            self._swap,
-            self._double,
-            self._change_id,
-            self._change_count,
-        ]
+        kinds: dict[str, Callable[[], tuple[str, list[Piece]]]] = {
+            "event dropped": self._drop,
+            "events swapped": self._swap,
+            "event doubled": self._double,
+            "id changed": self._change_id,
+            "count changed": self._change_count,
+        }
         while True:
-            what, changed = self.random.choice(kinds)()
-            by_number = {id(p): p for p in self.pieces}
-            replaced = {p.number: p for p in changed}
-            data = b"".join(
-                replaced.get(p.number, p).encode() for p in by_number.values()
-            )
+            kind = self.random.choice(list(kinds))
+            what, changed = kinds[kind]()
+            replaced = {piece.number: piece for piece in changed}
+            data = b"".join(replaced.get(p.number, p).encode() for p in self.pieces)
             if data != original:
-                return what, data
+                return kind, what, data
 
     def _with(self, piece: Piece, events: list[Event]) -> Piece:
         return dataclasses.replace(piece, events=events, data=b"")

@@ -8,6 +8,8 @@ import gc
 import importlib
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -147,7 +149,9 @@ def test_emission_inside_every_hook_and_annotation(clock, handler, request, how,
         request.getfixturevalue("on_collection")
     replaced = clock(act, first)
     recording = trace(lives, buffer_events=capacity, queue_buffers=1 << 12)
-    tag = {"plain call": "plain", "signal handler": "handler", "collector": "collector start"}.get(how, how)
+    tag = {"plain call": "plain", "signal handler": "handler", "collector": "collector start"}.get(
+        how, how
+    )
     inner = [log for log in recording.of("log") if log.message == f"log {tag}"]
     assert len(inner) > 100
     assert recording.lost.total() == 0
@@ -157,7 +161,11 @@ def test_emission_inside_every_hook_and_annotation(clock, handler, request, how,
     assert len(recording.of("thread_end")) == 5
     begun = [event.span for event in recording.of("span_begin")]
     assert sorted(event.span for event in recording.of("span_end")) == sorted(begun)
-    assert len(recording.of("region_begin")) == len(recording.of("region_end")) == len(recording.of("span_end"))
+    assert (
+        len(recording.of("region_begin"))
+        == len(recording.of("region_end"))
+        == len(recording.of("span_end"))
+    )
 
 
 def in_main_thread(act):
@@ -192,7 +200,7 @@ def test_a_log_too_large_for_the_buffer_in_between_keeps_the_order(clock):
 
 def test_a_finalizer_that_spawns_a_task_inside_a_hook(clock):
     """trio lets it; the new task is created inside another task's step, in the middle of that step's record."""
-    nurseries = []
+    nurseries: list[trio.Nursery] = []
 
     def act() -> None:
         if nurseries and len(nurseries[0].child_tasks) < 50:
@@ -233,13 +241,18 @@ def test_an_eager_collector_with_finalizers_that_emit(threshold, on_collection):
             Garbage()
         await lives(1)
 
+    before = gc.get_threshold()
     gc.set_threshold(threshold)
     try:
         recording = trace(program, queue_buffers=1 << 14)
     finally:
-        gc.set_threshold(700, 10, 10)
+        gc.set_threshold(*before)
     assert len(recording.of("gc_start")) > 200
-    assert {log.message for log in recording.of("log")} >= {"log finalizer", "log collector start", "log thread"}
+    assert {log.message for log in recording.of("log")} >= {
+        "log finalizer",
+        "log collector start",
+        "log thread",
+    }
     assert recording.lost.total() == 0
 
 
@@ -268,7 +281,12 @@ def test_a_fast_timer_whose_handler_emits():
 async def test_all_of_it_at_once_with_a_reader_beside(on_collection):
     """The reader and the sink are interrupted as well."""
     dice = random.Random(7)
-    before = signal.signal(signal.SIGALRM, lambda *_: (emits("handler"), Garbage()))
+
+    def handler(*_) -> None:
+        emits("handler")
+        Garbage()
+
+    before = signal.signal(signal.SIGALRM, handler)
     memory, thresholds = Memory(), gc.get_threshold()
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     gc.set_threshold(50, 5, 5)
@@ -282,4 +300,38 @@ async def test_all_of_it_at_once_with_a_reader_beside(on_collection):
         signal.signal(signal.SIGALRM, before)
         gc.set_threshold(*thresholds)
     recording = Recording(memory.data, statistics=tracer.statistics())
-    assert {log.message for log in recording.of("log")} >= {"log handler", "log finalizer", "log thread"}
+    assert {log.message for log in recording.of("log")} >= {
+        "log handler",
+        "log finalizer",
+        "log thread",
+    }
+
+
+COPIES_CONTEXT = """
+import contextvars, gc
+import tracesvc
+
+variables = [contextvars.ContextVar(f"number {i}", default=None) for i in range(40)]
+for variable in variables:
+    variable.set([0])
+
+class Garbage:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        with tracesvc.span("outer"), tracesvc.region("inner"):
+            self.room = [bytearray(64 + i) for i in range(50)]
+
+gc.set_threshold(1)
+for i in range(3000):
+    Garbage()
+    assert len(list(contextvars.copy_context().items())) >= 40
+    variables[i % 40].set([i])
+"""
+
+
+def test_spans_in_finalizers_do_not_harm_the_context_while_no_tracer_runs():
+    """Python before 3.12 collects in the middle of copying a context, and crashes if that is changed meanwhile."""
+    command = [sys.executable, "-c", COPIES_CONTEXT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

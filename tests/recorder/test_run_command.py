@@ -18,6 +18,12 @@ PATIENCE = 60
 """seconds that a program may take which should take one"""
 
 
+def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
 class Program:
     """A script in a directory of its own, and the command that traces it."""
 
@@ -27,20 +33,18 @@ class Program:
         self.trace = directory / "program.trace"
         self.script.write_text(textwrap.dedent(text))
 
-    def command(self, *args: str, module: bool = False, options: tuple[str, ...] = ("-q",)) -> list[str]:
+    def command(self, *args: str, module=False, options=("-q",)) -> list[str]:
         program = ["-m", self.script.stem] if module else [str(self.script)]
-        return [sys.executable, "-m", "tracesvc", "run", *options, "-o", str(self.trace), *program, *args]
+        traced = [sys.executable, "-m", "tracesvc", "run", *options, "-o", str(self.trace)]
+        return [*traced, *program, *args]
 
     def run(self, *args: str, traced: bool = True, **how) -> subprocess.CompletedProcess[str]:
-        command = self.command(*args, **how) if traced else [sys.executable, str(self.script), *args]
-        return subprocess.run(
-            command, cwd=self.directory, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        plain = [sys.executable, str(self.script), *args]
+        return run(self.command(*args, **how) if traced else plain, self.directory)
 
     def start(self, *args: str, **how) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*args, **how), cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        command, pipe = self.command(*args, **how), subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.directory, stdout=pipe, stderr=pipe, text=True)
 
     def recording(self) -> Recording:
         """Of a session that was ended in order."""
@@ -246,9 +250,11 @@ def test_a_module_and_a_package(program):
     (package / "__init__.py").touch()
     (package / "part.py").write_text("import trio\nrun = trio.run\n")
     traced.script = package / "__main__.py"
-    traced.script.write_text("import trio\nfrom .part import run\nprint(__package__)\nrun(trio.sleep, 0)\n")
+    traced.script.write_text(
+        "import trio\nfrom .part import run\nprint(__package__)\nrun(trio.sleep, 0)\n"
+    )
     command = [*traced.command()[:-1], "-m", "package"]
-    done = subprocess.run(command, cwd=traced.directory, capture_output=True, text=True, check=False)
+    done = run(command, traced.directory)
     assert (done.returncode, done.stdout) == (0, "package\n"), done.stderr
     assert traced.recording().of("task_exit", task="sleep")
 
@@ -257,7 +263,7 @@ def test_a_module_and_a_package(program):
 def test_what_cannot_be_run_is_a_usage_error_and_leaves_no_file(tmp_path, args):
     (tmp_path / "broken.py").write_text("def (\n")
     command = [sys.executable, "-m", "tracesvc", "run", "-o", "x.trace", *args]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run(command, tmp_path)
     assert done.returncode == 2
     assert f"cannot run {args[-1]}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -37,11 +37,20 @@ class Suite:
         command = [
             *self.python,
             *("-m", "pytest", "-q", "-p", "trio._tests.pytest_plugin", "-p", "no:cacheprovider"),
-            *("-c", str(self.ini), "-W", "ignore", "--ignore-glob=*/tools/*", f"--junitxml={report}"),
+            *(
+                "-c",
+                str(self.ini),
+                "-W",
+                "ignore",
+                "--ignore-glob=*/tools/*",
+                f"--junitxml={report}",
+            ),
             *(f"--basetemp={self.directory / name}", "--pyargs", *(tests or ["trio"])),
         ]
         with log.open("wb") as out:
-            process = subprocess.Popen(command, cwd=self.directory, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, cwd=self.directory, stdout=out, stderr=subprocess.STDOUT
+            )
         return process, report, log
 
     def finish(self, process: subprocess.Popen[bytes], report: Path, log: Path) -> dict[str, str]:
@@ -57,22 +66,28 @@ class Suite:
 
 
 def outcomes(report: Path) -> dict[str, str]:
-    found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        result = next((part.tag for part in case if part.tag in {"failure", "error", "skipped"}), PASSED)
-        name = f"trio.{case.get('classname').removeprefix('trio.')}::{case.get('name')}"
+    found: dict[str, str] = {}
+    for case in ET.parse(report).iter("testcase"):
+        result = next(
+            (part.tag for part in case if part.tag in {"failure", "error", "skipped"}), PASSED
+        )
+        name = f"trio.{str(case.get('classname')).removeprefix('trio.')}::{case.get('name')}"
         if found.get(name, PASSED) == PASSED:  # a failure in the teardown is a second entry
             found[name] = result
     return found
 
 
 def worse(plain: dict[str, str], traced: dict[str, str]) -> set[str]:
-    return {name for name, result in plain.items() if result == PASSED and traced.get(name) != PASSED}
+    return {
+        name for name, result in plain.items() if result == PASSED and traced.get(name) != PASSED
+    }
 
 
 def module_of(name: str) -> str:
     parts = name.partition("::")[0].split(".")
-    return ".".join(parts[: 1 + next(i for i, part in enumerate(parts) if part.startswith("test_"))])
+    return ".".join(
+        parts[: 1 + next(i for i, part in enumerate(parts) if part.startswith("test_"))]
+    )
 
 
 @pytest.mark.slow
@@ -89,10 +104,14 @@ def test_trios_own_test_suite_passes_as_it_does_untraced(tmp_path):
     assert before.keys() == after.keys()
 
     different = worse(before, after) - INSPECTS_INSTRUMENTS.keys()
-    if different:  # some tests are about time, and two suites at once are a load: the modules again, alone
+    if (
+        different
+    ):  # some tests are about time, and two suites at once are a load: the modules again, alone
         assert len(different) < 10, sorted(different)
         again = Suite(tmp_path, "again", *traced.python[3:-1], str(tmp_path / "again.trace"))
-        second = again.finish(*again.start("some", *sorted({module_of(name) for name in different})))
+        second = again.finish(
+            *again.start("some", *sorted({module_of(name) for name in different}))
+        )
         different = {name for name in different if second.get(name) != PASSED}
     assert different == set(), running[1][2].read_text()[-5000:]
 
@@ -100,5 +119,7 @@ def test_trios_own_test_suite_passes_as_it_does_untraced(tmp_path):
     assert report.ok, [str(violation) for violation in report.violations[:10]]
     assert report.ended
     runs = sum(account.kind == "run" for account in report.accounts)
-    print(f"{passed} of {len(before)} tests pass; {runs} runs, {report.events:,} events, {report.bytes:,} bytes")
+    print(
+        f"{passed} of {len(before)} tests pass; {runs} runs, {report.events:,} events, {report.bytes:,} bytes"
+    )
     assert runs >= 700

@@ -20,6 +20,16 @@ def feed(queue, frames):
         queue.put(frame)
 
 
+def whole(data) -> list[Item]:
+    """What is in a stream without damage."""
+    decoder = StreamDecoder()
+    decoder.feed(data)
+    decoder.close()
+    items = [item for item in decoder if isinstance(item, Item)]
+    assert sum(len(item.frame.data) for item in items) == len(data)
+    return items
+
+
 def finished(frames):
     queue = FrameQueue()
     feed(queue, frames)
@@ -50,10 +60,7 @@ async def test_compressed_frames_say_the_same(tmp_path, compression):
     data = (tmp_path / "a.trace").read_bytes()
     assert len(data) < len(joined(frames))
     assert sink.statistics().bytes == len(data)
-    decoder = StreamDecoder()
-    decoder.feed(data)
-    items = list(decoder)
-    assert all(isinstance(item, Item) for item in items)
+    items = whole(data)
     assert [item.frame.number for item in items] == [frame.number for frame in frames]
     assert sum(i.record.count for i in items if isinstance(i.record, Batch)) == 2000
 
@@ -109,11 +116,7 @@ async def test_a_full_disk_keeps_whole_frames_and_counts_the_rest(tmp_path, comp
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
-    decoder = StreamDecoder()
-    decoder.feed(path.read_bytes())
-    decoder.close()
-    items = list(decoder)
-    assert all(isinstance(item, Item) for item in items)
+    items = whole(path.read_bytes())
     stored = sum(i.record.count for i in items if isinstance(i.record, Batch))
     statistics = sink.statistics()
     assert 0 < statistics.events == stored < 10_000

@@ -11,7 +11,7 @@ from tracesvc.analysis.tasks import Step
 from tracesvc.events import Counter, IoWaitEnd, IoWaitStart
 from tracesvc.model.columns import Columns
 
-__all__ = ["Loop", "Loops", "LoopTimes"]
+__all__ = ["Loop", "LoopTimes", "together"]
 
 LAG: Final = "trio.loop_lag"
 QUEUE: Final = "trio.run_queue"
@@ -153,13 +153,22 @@ class LoopTimes:
 def _loop(name: str, run: _Run, longest: Step | None) -> Loop:
     wall = run.last - run.first
     return Loop(
-        name, wall, run.io_wait, run.unknown, _busy(wall, run.io_wait, run.unknown), run.lag, run.queue, longest
+        name,
+        wall,
+        run.io_wait,
+        run.unknown,
+        _busy(wall, run.io_wait, run.unknown),
+        run.lag,
+        run.queue,
+        longest,
     )
 
 
 def together(loops: list[Loop], longest: Step | None) -> Loop:
     """All runs as one; ``wall`` is the sum."""
-    wall, io_wait, unknown = (sum(getattr(loop, f) for loop in loops) for f in ("wall", "io_wait", "unknown"))
+    wall, io_wait, unknown = (
+        sum(getattr(loop, f) for loop in loops) for f in ("wall", "io_wait", "unknown")
+    )
     return Loop(
         "all",
         wall,

@@ -71,7 +71,9 @@ class Books:
     @property
     def missing(self) -> int:
         """Events that are neither stored nor said to be lost."""
-        return self._missing + sum(max(0, book.next - book.explained) for book in self._books.values())
+        return self._missing + sum(
+            max(0, book.next - book.explained) for book in self._books.values()
+        )
 
     def generation(self, number: int) -> None:
         """One begins; if the first is not that of the tracer's start, the sink has joined late."""

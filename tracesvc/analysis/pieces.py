@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tracesvc.analysis.quantiles import Durations, Quantiles
-from tracesvc.events import GcEnd, GcStart, RegionBegin, RegionEnd, SpanBegin, SpanEnd, ThreadEnd, ThreadStart
+from tracesvc.events import (
+    GcEnd,
+    GcStart,
+    RegionBegin,
+    RegionEnd,
+    SpanBegin,
+    SpanEnd,
+    ThreadEnd,
+    ThreadStart,
+)
 from tracesvc.model.columns import Columns, Table
 
 __all__ = ["Annotated", "Annotations", "Calls", "Collections", "Gc", "GcGeneration", "ThreadCalls"]
@@ -62,7 +71,9 @@ class Annotations:
             return
         open_, early = self._open, self._early
         names = {i: self._name(columns.strings[i]) for i in set(begin.name.tolist())}
-        for number, time, i in zip(begun.tolist(), begin.time.tolist(), begin.name.tolist(), strict=True):
+        for number, time, i in zip(
+            begun.tolist(), begin.time.tolist(), begin.name.tolist(), strict=True
+        ):
             name = names[i]
             name.count += 1
             if early and number in early:
@@ -73,7 +84,7 @@ class Annotations:
             found = open_.pop(number, None)
             if found is not None:
                 duration = time - found[0]
-                found[1].durations.add(duration if duration > 0 else 0)
+                found[1].durations.add(max(0, duration))
             elif len(early) < MAX_EARLY:
                 early[number] = time
         for name in self._names.values():
@@ -127,8 +138,20 @@ class Calls:
         if not len(start) and not len(end):
             return
         rows = [
-            *zip(start.index.tolist(), start.proc, start.task, start.time, start.names("function"), strict=True),
-            *((i, *row, None) for i, row in zip(end.index.tolist(), zip(end.proc, end.task, end.time, strict=True), strict=True)),
+            *zip(
+                start.index.tolist(),
+                start.proc,
+                start.task,
+                start.time,
+                start.names("function"),
+                strict=True,
+            ),
+            *(
+                (i, *row, None)
+                for i, row in zip(
+                    end.index.tolist(), zip(end.proc, end.task, end.time, strict=True), strict=True
+                )
+            ),
         ]
         for _, proc, task, time, function in sorted(rows):
             key = int(proc), int(task)
@@ -194,7 +217,10 @@ class Collections:
         start, end = columns.of(GcStart), columns.of(GcEnd)
         if not len(start) and not len(end):
             return
-        rows = [(i, p, t, None, 0) for i, p, t in zip(*_lists(start.index, start.proc, start.time), strict=True)]
+        rows = [
+            (i, p, t, None, 0)
+            for i, p, t in zip(*_lists(start.index, start.proc, start.time), strict=True)
+        ]
         ends = _lists(end.index, end.proc, end.time, end.generation, end.collected)
         for _, proc, time, generation, collected in sorted([*rows, *zip(*ends, strict=True)]):
             if generation is None:

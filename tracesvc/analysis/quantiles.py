@@ -56,7 +56,9 @@ class Durations:
         self._max = max(self._max, int(values.max()))
         digits = np.frexp(values.astype(np.float64))[1] - BITS
         shift = np.maximum(digits, 0).astype(np.int64)
-        rounded, counts = np.unique((values >> shift << shift) + (1 << shift >> 1), return_counts=True)
+        rounded, counts = np.unique(
+            (values >> shift << shift) + (1 << shift >> 1), return_counts=True
+        )
         self._counted.update(dict(zip(rounded.tolist(), counts.tolist(), strict=True)))
         del self.kept[:]
 

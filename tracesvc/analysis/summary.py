@@ -24,8 +24,8 @@ OWN: Final = "tracesvc "
 class Summary:
     """Everything about a trace that fits on a page or two.
 
-    Durations are in ns.  Points in time are in ns too: ``started`` since the epoch, all others by the clock of the trace,
-    which showed ``begin`` at its beginning.
+    Durations are in ns.  Points in time are in ns too: ``started`` since the epoch, all others by the clock of the
+    trace, which showed ``begin`` at its beginning.
     """
 
     session: str | None
@@ -95,9 +95,9 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
         with tracesvc.read("app.trace") as trace:
             print(summarize(trace).loop.busy)
 
-    The memory it takes goes with the live tasks, the open spans and the distinct names, not with the length of the trace.
-    Where events were lost, nothing is made up: what the tasks of that run were in counts as unknown until their own events
-    or a snapshot tell.
+    The memory it takes goes with the live tasks, the open spans and the distinct names, not with the length of the
+    trace.  Where events were lost, nothing is made up: what the tasks of that run were in counts as unknown until their
+    own events or a snapshot tell.
 
     Args:
         trace: From `tracesvc.read`; it is left open.

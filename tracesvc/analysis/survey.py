@@ -172,7 +172,9 @@ class Survey:
         self._flush()
         text, self._opens = self._trace.text, True
         self.spans.adopt([(r.span, r.since, text(r.name)) for part in parts for r in part.spans])
-        self.regions.adopt([(r.region, r.since, text(r.name)) for part in parts for r in part.regions])
+        self.regions.adopt(
+            [(r.region, r.since, text(r.name)) for part in parts for r in part.regions]
+        )
 
     # --- what is there ---------------------------------------------------------------------------
 
@@ -191,7 +193,9 @@ class Survey:
         self._tick(int(columns.time.min()))
         self._tick(int(columns.time.max()))
         counts = np.bincount(columns.type, minlength=256)
-        self.types.update({number: int(counts[number]) for number in np.flatnonzero(counts).tolist()})
+        self.types.update(
+            {number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+        )
         self.loops.add(columns)
         self.tasks.add(columns)
         self.spans.add_spans(columns)

@@ -1,7 +1,7 @@
 """How long the tasks were in which state, with no Python per event.
 
-The events of a chunk are put in order of task; then every event says what state its task is in until the next one.  What
-a task is in at the end of a chunk is carried over to the next as if it were its first event.
+The events of a chunk are put in order of task; then every event says what state its task is in until the next one.
+What a task is in at the end of a chunk is carried over to the next as if it were its first event.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class _Carried:
 
     def take(self, where: Any) -> _Carried:
         return _Carried(
-            self.task[where], self.proc[where], self.time[where], self.state[where], self.name[where]
+            self.task[where],
+            self.proc[where],
+            self.time[where],
+            self.state[where],
+            self.name[where],
         )
 
     def with_(self, other: _Carried) -> _Carried:
@@ -158,8 +162,7 @@ class TaskTimes:
             table = columns.of(event)
             state[table.index] = after
             task[table.index] = table.task
-        for event in (TaskWaiting, StepBlock):
-            table = columns.of(event)
+        for table in (columns.of(TaskWaiting), columns.of(StepBlock)):
             reason = table.reason
             strange = (reason < 0) | (reason >= len(Reason))
             state[table.index] = BLOCKED + np.where(strange, int(Reason.PARKED), reason)
@@ -209,7 +212,9 @@ class TaskTimes:
         def step(i: int) -> Step:
             at = steps[i]
             name = self._names[int(rows.name[at])]
-            return Step(int(spent[i]), int(rows.time[at]), int(rows.task[at]), name, int(rows.proc[at]))
+            return Step(
+                int(spent[i]), int(rows.time[at]), int(rows.task[at]), name, int(rows.proc[at])
+            )
 
         order = np.argsort(-spent, kind="stable")
         top = [step(i) for i in order[: self._keep].tolist()]
@@ -229,7 +234,9 @@ class TaskTimes:
         self._live.state[mine] = UNKNOWN
         self._live.time[mine] = np.maximum(self._live.time[mine], time)
 
-    def adopt(self, proc: int, rows: Sequence[TaskRow], text: Callable[[int], str], time: int, begin: int) -> None:
+    def adopt(
+        self, proc: int, rows: Sequence[TaskRow], text: Callable[[int], str], time: int, begin: int
+    ) -> None:
         """A snapshot of a run, as of ``time``, tells what its tasks are in; ``begin``: ns of the trace's beginning."""
         mine = self._live.proc == proc
         live = self._live.take(mine)

@@ -1,7 +1,7 @@
 """The command line. Each command is a module of its own that is imported when it is called.
 
-This is also where every failure becomes one line on standard error, and an exit code: 2 for a command line that makes no
-sense, 1 for everything else, 130 after Ctrl-C.
+This is also where every failure becomes one line on standard error, and an exit code: 2 for a command line that makes
+no sense, 1 for everything else, 130 after Ctrl-C.
 """
 
 from __future__ import annotations

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="demo", short_help="Trace a real web application for some seconds and show what one sees.")
-@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(0.5, 3600), help="How long.")
-@click.option("--data", type=click.Path(file_okay=False), help="Directory for the service; by default a new one.")
+@click.command(
+    name="demo", short_help="Trace a real web application for some seconds and show what one sees."
+)
+@click.option(
+    "--seconds", default=10.0, show_default=True, type=click.FloatRange(0.5, 3600), help="How long."
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False),
+    help="Directory for the service; by default a new one.",
+)
 def command(seconds: float, data: str | None) -> None:
     """Start a service and a web shop, drive real requests at it while following its trace, and show the result.
 
@@ -39,14 +47,22 @@ def command(seconds: float, data: str | None) -> None:
         TimeRemainingColumn(),
         TextColumn("{task.fields[requests]:,} requests, {task.fields[events]:,} events followed"),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("drive", total=seconds, requests=0, events=0)
-        result = trio.run(
-            show,
-            directory,
-            seconds,
-            lambda gone, requests, events: bar.update(task, completed=gone, requests=requests, events=events),
-        )
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("drive", total=seconds, requests=0, events=0)
+            result = trio.run(
+                show,
+                directory,
+                seconds,
+                lambda gone, requests, events: bar.update(
+                    task, completed=gone, requests=requests, events=events
+                ),
+            )
+    except* RuntimeError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise click.ClickException(str(error)) from None
     _report(console, result)
     if not result.ok:
         raise SystemExit(1)
@@ -61,21 +77,25 @@ def _report(console: Console, result: DemoResult) -> None:
     with read(result.file) as trace:
         render(summarize(trace), console)
     console.print()
-    ledger = table(console, "Ledger", "proc", "kind", "name", "emitted", "= stored", "+ lost", right=range(3, 6))
+    ledger = table(
+        console, "Ledger", "proc", "name", "emitted", "= stored", "+ lost", right=range(2, 5)
+    )
     for number, proc in result.ledger["procs"].items():
         lost = sum(proc["lost"].values()) if isinstance(proc["lost"], dict) else proc["lost"]
         figures = (f"{n:,}" for n in (proc["emitted"], proc["stored"], lost))
-        ledger.add_row(str(number), str(proc.get("kind", "")), str(proc.get("name", "")), *figures)
+        ledger.row(str(number), str(proc.get("name", "")), *figures)
     console.print(ledger)
     console.print()
-    for where, count in (
-        ("seen by the program", result.program),
-        ("stored", result.stored),
-        ("followed live", result.followed),
-    ):
-        console.print(f"events {where:<21} {count:>10,}", highlight=False)
+    seen = f"{result.program:,}"
+    console.print(f"events seen by the program   {seen}", highlight=False)
+    console.print(f"events stored                {result.stored:>{len(seen)},}", highlight=False)
+    console.print(f"events followed live         {result.followed:>{len(seen)},}", highlight=False)
     if result.ok:
-        console.print(f"all equal, none lost; {result.requests:,} requests answered", style="bold green", highlight=False)
+        console.print(
+            f"all equal, none lost; {result.requests:,} requests answered",
+            style="bold green",
+            highlight=False,
+        )
     else:
         for problem in _problems(result):
             console.print(problem, style="bold red", highlight=False)

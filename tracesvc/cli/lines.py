@@ -39,6 +39,9 @@ class Lines:
         self._tasks: dict[int, str] = {}
         self._procs: dict[int, str] = {}
         self._good = False
+        """there has been a frame"""
+        self._early: list[str] = []
+        """damage before the first frame, which is told only if there is one: else it is no trace at all"""
         self.ended = False
         """the end mark has come"""
         self.damaged = False
@@ -62,30 +65,26 @@ class Lines:
         Raises:
           FormatError: this is no trace.
         """
-        if not self.ended:
-            if not self._good and self._decoder.offset == self._decoder.pending == 0:
-                return
-            self._demand_frames()
-            # A last frame that is not whole is no damage: the program is writing it, or was killed then.
-            while self._decoder.pending and self._decoder.resync():
-                yield from self._drain()
+        self._demand_frames()
+        # A last frame that is not whole is no damage: the program is writing it, or was killed then.
+        while not self.ended and self._decoder.pending and self._decoder.resync():
+            yield from self._drain()
 
     def _demand_frames(self) -> None:
         if not self._good and self._decoder.lost:
             raise FormatError("not a trace: there is no frame in it")
 
     def _drain(self) -> Iterator[str]:
-        broken: list[str] = []
         for item in self._decoder:
             if isinstance(item, Item):
                 self._good = True
-                yield from broken
-                broken = []
+                yield from self._early
+                self._early = []
                 yield from self._item(item)
             elif self._good:
                 yield self._damage(item)
-            else:  # told only once there is a frame: else it is no trace at all
-                broken.append(self._damage(item))
+            else:
+                self._early = [self._damage(item)]
 
     def _damage(self, damage: Damage) -> str:
         self.damaged = True
@@ -101,7 +100,9 @@ class Lines:
                 for row in rows:
                     self._procs[row.proc] = f"{_kind(row.kind)} {row.proc}"
             case Snapshot() as snapshot:
-                self._tasks.update((row.task, self._decoder.text(row.name)) for row in snapshot.tasks)
+                self._tasks.update(
+                    (row.task, self._decoder.text(row.name)) for row in snapshot.tasks
+                )
             case Loss(losses):
                 yield from map(self.say_loss, losses)
             case Batch() as batch:
@@ -158,7 +159,11 @@ class Lines:
                 # the name of a new task stands there already
                 return "" if event.type == "task_create" and name == "name" else text
             case "reason":
-                return Reason(value).name.lower().replace("_", " ") if value in set(Reason) else str(value)
+                return (
+                    Reason(value).name.lower().replace("_", " ")
+                    if value in set(Reason)
+                    else str(value)
+                )
             case "ns":
                 return f"{name}={duration(value)}"
             case "value":
@@ -166,15 +171,23 @@ class Lines:
             case "proc kind":
                 return _kind(value)
             case "attributes":
-                return " ".join(f"{k}={v!r:.{MAX_TEXT}}" for k, v in value.items()) if isinstance(value, dict) else ""
-        return f"{name}={value}" if value or role == "number" and name != "cut" else ""
+                return (
+                    " ".join(f"{k}={v!r:.{MAX_TEXT}}" for k, v in value.items())
+                    if isinstance(value, dict)
+                    else ""
+                )
+        return f"{name}={value}" if value or (role == "number" and name != "cut") else ""
 
     def say_loss(self, row: LossRow) -> str:
         """Events that are not there."""
         proc = self._procs.get(row.proc, f"proc {row.proc}")
-        cause = LossCause(row.cause).name.lower().replace("_", " ") if row.cause in set(LossCause) else str(row.cause)
-        until = clock(self._time(row.end))
-        return f"{clock(self._time(row.start))}  {proc:<10} LOST          {row.last - row.first + 1:,} events until {until}: {cause}"
+        cause = (
+            LossCause(row.cause).name.lower().replace("_", " ")
+            if row.cause in set(LossCause)
+            else str(row.cause)
+        )
+        what = f"{row.last - row.first + 1:,} events until {clock(self._time(row.end))}: {cause}"
+        return f"{clock(self._time(row.start))}  {proc:<10} LOST          {what}"
 
     def say_damage(self, damage: Damage) -> str:
         """Bytes that cannot be read."""
@@ -186,11 +199,15 @@ class Lines:
 
 
 class JsonLines(Lines):
-    """The same as JSON objects: ``type``, ``time`` (ns), ``wall`` (ns since the epoch), ``proc``, ``seq``, the fields."""
+    """The same as JSON: ``type``, ``time`` (ns), ``wall`` (ns since the epoch), ``proc``, ``seq`` and the fields."""
 
     def say(self, event: Event) -> str:
         """An event."""
-        made: dict[str, Any] = {"type": event.type, "time": event.time, "wall": self._time(event.time)}
+        made: dict[str, Any] = {
+            "type": event.type,
+            "time": event.time,
+            "wall": self._time(event.time),
+        }
         made.update(proc=event.proc, seq=event.seq)
         for field in event.fields:
             made[field.name] = getattr(event, field.name)
@@ -205,12 +222,22 @@ class JsonLines(Lines):
 
     def say_damage(self, damage: Damage) -> str:
         """Bytes that cannot be read."""
-        return json.dumps({"type": "damage", "start": damage.start, "end": damage.end, "reason": damage.reason})
+        return json.dumps(
+            {"type": "damage", "start": damage.start, "end": damage.end, "reason": damage.reason}
+        )
 
     def say_end(self, end: End) -> str:
         """The end mark."""
         wall = self._time(end.monotonic)
-        return json.dumps({"type": "end", "time": end.monotonic, "wall": wall, "emitted": end.emitted, "lost": end.lost})
+        return json.dumps(
+            {
+                "type": "end",
+                "time": end.monotonic,
+                "wall": wall,
+                "emitted": end.emitted,
+                "lost": end.lost,
+            }
+        )
 
 
 def _kind(number: int) -> str:

@@ -35,10 +35,12 @@ def command(place: str, as_json: bool) -> None:
     """List the trace files in and below DIR, or the sessions of the service at URL; the youngest first."""
     from tracesvc.cli.remote import Service, is_url
 
-    if is_url(place):
-        found = [_of_service(one) for one in Service(place).sessions()]
-    else:
-        found = _in_directory(Path(place))
+    remote = is_url(place)
+    found = (
+        [_of_service(one) for one in Service(place).sessions()]
+        if remote
+        else _in_directory(Path(place))
+    )
     if as_json:
         import json
 
@@ -47,12 +49,12 @@ def command(place: str, as_json: bool) -> None:
     from tracesvc.cli.tables import make_console, table
 
     console = make_console()
-    heads = ("trace", "source", "started", "duration", "size", "events", "lost", "state")
-    rows = table(console, "", *heads, right=range(3, 7), stretch=(0,))
+    heads = ("started", "duration", "size", "events", "lost", "state", "source", "trace")
+    rows = table(console, "", *heads, right=range(1, 5), stretch=(7,))
     rows.title = None
     for one in found:
         figures = (duration(one.duration), size(one.bytes), f"{one.events:,}", f"{one.lost:,}")
-        rows.add_row(one.trace, one.source, moment(one.started), *figures, one.state)
+        rows.row(moment(one.started), *figures, one.state, one.source, one.trace)
     console.print(rows)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from tracesvc.analysis import Summary
 from tracesvc.analysis.loops import Loop
 from tracesvc.analysis.pieces import Annotated
-from tracesvc.cli.tables import table
+from tracesvc.cli.tables import PlainTable, table
 from tracesvc.cli.words import amount, clock, duration, moment, size
 
 __all__ = ["Page"]
@@ -45,15 +44,21 @@ class Page:
         self._missing()
 
     def _say(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+        self._console.print(
+            text,
+            style=style,
+            highlight=False,
+            markup=False,
+            soft_wrap=not self._console.is_terminal,
+        )
 
-    def _show(self, rows: Table, left_out: int = 0) -> None:
+    def _show(self, rows: PlainTable, left_out: int = 0) -> None:
         self._console.print()
         self._console.print(rows)
         if left_out > 0:
             self._say(f"and {left_out:,} more", "dim")
 
-    def _table(self, title: str, *heads: str, stretch: int | None = None) -> Table:
+    def _table(self, title: str, *heads: str, stretch: int | None = None) -> PlainTable:
         """The first column is text, the others are figures."""
         some = () if stretch is None else (stretch,)
         right = [i for i in range(1, len(heads)) if i != stretch]
@@ -71,11 +76,15 @@ class Page:
         s = self._summary
         source = s.source
         self._say(f"{source.get('name', '?')}  {moment(s.started)}, {duration(s.duration)}", "bold")
-        versions = ", ".join(f"{what} {source[what]}" for what in ("python", "trio") if what in source)
+        versions = ", ".join(
+            f"{what} {source[what]}" for what in ("python", "trio") if what in source
+        )
         where = f"pid {source.get('pid', '?')} on {source.get('host', '?')}"
         self._say(f"session {s.session}, {where}{', ' + versions if versions else ''}")
         lost = f"{s.lost:,} lost" if s.lost else "none lost"
-        self._say(f"{s.events:,} events, {lost}; {size(s.bytes)}, {s.bytes / max(1, s.events):.1f} bytes per event")
+        self._say(
+            f"{s.events:,} events, {lost}; {size(s.bytes)}, {s.bytes / max(1, s.events):.1f} bytes per event"
+        )
         if not s.ended:
             self._say("not ended: the trace is being written, or its program was killed", "yellow")
 
@@ -85,16 +94,20 @@ class Page:
             return
         unknown = any(t.unknown for t in tasks.values())
         heads = ["task", "count", "steps", "running", "runnable", "longest"]
-        rows = self._table("Tasks", *heads, *(["unknown"] if unknown else []), "blocked by", stretch=6 + unknown)
+        rows = self._table(
+            "Tasks", *heads, *(["unknown"] if unknown else []), "blocked by", stretch=6 + unknown
+        )
         for name, t in list(tasks.items())[:ROWS]:
             reasons = sorted(t.blocked.items(), key=lambda item: -item[1])
-            blocked = ", ".join(f"{r.replace('_', ' ')} {duration(ns)}" for r, ns in reasons[:REASONS])
+            blocked = ", ".join(
+                f"{r.replace('_', ' ')} {duration(ns)}" for r, ns in reasons[:REASONS]
+            )
             if len(reasons) > REASONS:
                 blocked += ", ..."
             figures = [f"{t.count:,}", f"{t.steps:,}", duration(t.running), duration(t.runnable)]
             figures.append(duration(t.longest.duration) if t.longest else "")
             figures += [duration(t.unknown)] if unknown else []
-            rows.add_row(self._fitted(name), *figures, blocked)
+            rows.row(self._fitted(name), *figures, blocked)
         self._show(rows, len(tasks) - ROWS)
 
     def _fitted(self, name: str) -> str:
@@ -109,19 +122,27 @@ class Page:
         for name, one in list(found.items())[:ROWS]:
             d = one.durations
             figures = [duration(ns) for ns in (d.p50, d.p90, d.p99, d.max)] if d.count else [""] * 4
-            rows.add_row(name, f"{one.count:,}", f"{one.open:,}" if one.open else "", *figures)
+            rows.row(name, f"{one.count:,}", f"{one.open:,}" if one.open else "", *figures)
         self._show(rows, len(found) - ROWS)
 
     def _loops(self) -> None:
         loops = self._summary.loops
         if not loops:
             return
-        rows = self._table("Run loops", "run", "wall", "busy", "I/O wait", "worst lag", "queue", "longest step")
+        rows = self._table(
+            "Run loops", "run", "wall", "busy", "I/O wait", "worst lag", "queue", "longest step"
+        )
 
         def add(name: str, loop: Loop) -> None:
             longest = duration(loop.longest.duration) if loop.longest else ""
-            figures = (f"{loop.busy:.1%}", duration(loop.io_wait), duration(loop.lag), f"{loop.queue:,}", longest)
-            rows.add_row(name, duration(loop.wall), *figures)
+            figures = (
+                f"{loop.busy:.1%}",
+                duration(loop.io_wait),
+                duration(loop.lag),
+                f"{loop.queue:,}",
+                longest,
+            )
+            rows.row(name, duration(loop.wall), *figures)
 
         chosen = sorted(loops, key=lambda proc: -loops[proc].wall)[:LOOPS]
         for proc in chosen:
@@ -136,7 +157,7 @@ class Page:
             return
         rows = table(self._console, "Longest steps", "at", "took", "run", "task", right=(1, 2))
         for step in stalls:
-            rows.add_row(self._clock(step.time), duration(step.duration), str(step.proc), step.name)
+            rows.row(self._clock(step.time), duration(step.duration), str(step.proc), step.name)
         self._show(rows)
 
     def _threads(self) -> None:
@@ -145,7 +166,7 @@ class Page:
             return
         rows = self._table("Calls in threads", "function", "count", "total", "max")
         for name, calls in list(threads.items())[:ROWS]:
-            rows.add_row(name, f"{calls.count:,}", duration(calls.total), duration(calls.max))
+            rows.row(name, f"{calls.count:,}", duration(calls.total), duration(calls.max))
         self._show(rows, len(threads) - ROWS)
 
     def _gc(self) -> None:
@@ -154,8 +175,13 @@ class Page:
             return
         rows = self._table("Garbage collections", "generation", "count", "total", "max", "objects")
         for generation, one in gc.generations.items():
-            figures = (f"{one.count:,}", duration(one.total), duration(one.max), f"{one.collected:,}")
-            rows.add_row(str(generation), *figures)
+            figures = (
+                f"{one.count:,}",
+                duration(one.total),
+                duration(one.max),
+                f"{one.collected:,}",
+            )
+            rows.row(str(generation), *figures)
         self._show(rows)
 
     def _counters(self) -> None:
@@ -166,7 +192,7 @@ class Page:
         for name, c in list(counters.items())[:ROWS]:
             # the one counter of the tracer's that is a time
             shown = duration if name == "trio.loop_lag" else amount
-            rows.add_row(name, shown(c.last), shown(c.min), shown(c.max))
+            rows.row(name, shown(c.last), shown(c.min), shown(c.max))
         self._show(rows, len(counters) - ROWS)
 
     def _logs(self) -> None:
@@ -177,7 +203,7 @@ class Page:
         for message in logs.last:
             text = " ".join(message.message.split())
             text += "".join(f" {key}={value}" for key, value in (message.attributes or {}).items())
-            rows.add_row(self._clock(message.time), LEVELS.get(message.level, str(message.level)), text)
+            rows.row(self._clock(message.time), LEVELS.get(message.level, str(message.level)), text)
         self._show(rows)
         levels = ", ".join(f"{count:,} {LEVELS.get(n, n)}" for n, count in logs.levels.items())
         self._say(f"messages in all: {levels}", "dim")
@@ -185,13 +211,31 @@ class Page:
     def _missing(self) -> None:
         s = self._summary
         if s.losses:
-            rows = table(self._console, "Losses", "cause", "events", "times", "first at", "last until", right=(1, 2))
+            rows = table(
+                self._console,
+                "Losses",
+                "cause",
+                "events",
+                "times",
+                "first at",
+                "last until",
+                right=(1, 2),
+            )
             for cause, lost in s.losses.items():
-                first, last = min(i.start for i in lost.intervals), max(i.end for i in lost.intervals)
-                when = self._clock(first), self._clock(last) if lost.count == len(lost.intervals) else "..."
-                rows.add_row(cause.replace("_", " "), f"{lost.events:,}", f"{lost.count:,}", *when)
+                first, last = (
+                    min(i.start for i in lost.intervals),
+                    max(i.end for i in lost.intervals),
+                )
+                when = (
+                    self._clock(first),
+                    self._clock(last) if lost.count == len(lost.intervals) else "...",
+                )
+                rows.row(cause.replace("_", " "), f"{lost.events:,}", f"{lost.count:,}", *when)
             self._show(rows)
         if s.missing:
             self._say(f"{s.missing:,} events are neither stored nor said to be lost", "red")
         if s.damaged_bytes:
-            self._say(f"damaged: {size(s.damaged_bytes)}; first {s.damage[0].reason} at byte {s.damage[0].start:,}", "red")
+            self._say(
+                f"damaged: {size(s.damaged_bytes)}; first {s.damage[0].reason} at byte {s.damage[0].start:,}",
+                "red",
+            )

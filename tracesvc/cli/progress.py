@@ -67,6 +67,9 @@ class _File:
 @contextmanager
 def watched(path: str | Path) -> Iterator[BinaryIO]:
     """A trace file open for reading, with a bar where that takes more than a second."""
-    with Path(path).open("rb") as file, advancing(f"reading {Path(path).name}", Path(path).stat().st_size) as bar:
+    with (
+        Path(path).open("rb") as file,
+        advancing(f"reading {Path(path).name}", Path(path).stat().st_size) as bar,
+    ):
         source: Any = _File(file, bar)
         yield cast(BinaryIO, source)

@@ -52,7 +52,9 @@ class Service:
                     found += page["sessions"]
                     cursor = page["next"]
                 except (ValueError, KeyError, TypeError):
-                    raise click.ClickException(f"{self.url} does not answer like a tracesvc service") from None
+                    raise click.ClickException(
+                        f"{self.url} does not answer like a tracesvc service"
+                    ) from None
                 if newest or cursor is None:
                     return found
 
@@ -69,11 +71,14 @@ class Service:
     @contextmanager
     def opened(self, session: str) -> Iterator[BinaryIO]:
         """What is stored of a session now, as a file to read from front to back."""
-        with _client() as client, _one_line(self.url):
-            with client.stream("GET", self._frames(session)) as answer:
-                _demand_success(answer, self.url)
-                source: Any = _Body(answer.iter_raw())
-                yield cast(BinaryIO, source)
+        with (
+            _client() as client,
+            _one_line(self.url),
+            client.stream("GET", self._frames(session)) as answer,
+        ):
+            _demand_success(answer, self.url)
+            source: Any = _Body(answer.iter_raw())
+            yield cast(BinaryIO, source)
 
     def follow(self, session: str, done: Callable[[], bool]) -> Iterator[bytes]:
         """What is stored of a session and what comes, until ``done()``; goes on where it was when the line breaks.
@@ -121,7 +126,9 @@ def _client() -> Any:
     try:
         import httpx2
     except ModuleNotFoundError:
-        raise click.ClickException("a service is reached with httpx2: pip install 'tracesvc[push]'") from None
+        raise click.ClickException(
+            "a service is reached with httpx2: pip install 'tracesvc[push]'"
+        ) from None
     # A follower may wait for hours; a connection that is not there shows at once.
     return httpx2.Client(timeout=httpx2.Timeout(None, connect=5.0))
 
@@ -135,7 +142,7 @@ def _one_line(url: str) -> Iterator[None]:
     except httpx2.ConnectError as exc:
         raise click.ClickException(f"cannot reach {url}: {exc}") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
-        raise click.ClickException(f"{url}: {exc or type(exc).__name__}") from None
+        raise click.ClickException(f"{url}: {str(exc) or type(exc).__name__}") from None
 
 
 def _demand_success(answer: Any, url: str) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from typing import Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["make_console", "table"]
+__all__ = ["PlainTable", "make_console", "table"]
 
-PIPE_WIDTH = 120
+PIPE_WIDTH: Final = 120
+
+
+class PlainTable(Table):
+    """A table whose cells are text as it is: a name may well have brackets in it."""
+
+    def row(self, *cells: str, style: str | None = None) -> None:
+        self.add_row(*map(Text, cells), style=style)
 
 
 def make_console() -> Console:
@@ -23,10 +32,14 @@ def make_console() -> Console:
 
 
 def table(
-    console: Console, title: str, *heads: str, right: Collection[int] = (), stretch: Collection[int] = ()
-) -> Table:
+    console: Console,
+    title: str,
+    *heads: str,
+    right: Collection[int] = (),
+    stretch: Collection[int] = (),
+) -> PlainTable:
     """An empty table; ``right`` are the columns of figures, ``stretch`` those of which some must be left out first."""
-    made = Table(
+    made = PlainTable(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -39,5 +52,7 @@ def table(
         if i in right:
             made.add_column(head, justify="right", no_wrap=True)
         else:
-            made.add_column(head, overflow="fold" if i in stretch else "ellipsis", no_wrap=i not in stretch)
+            made.add_column(
+                head, overflow="fold" if i in stretch else "ellipsis", no_wrap=i not in stretch
+            )
     return made

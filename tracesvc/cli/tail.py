@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,12 @@ PIECE: Final = 1 << 18
 @click.argument("source", metavar="FILE|URL[/SESSION]")
 @click.option("--session", help="Session of the service; by default the newest live one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line; times in ns.")
-@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for more until the trace has ended.")
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Wait for more until the trace has ended.",
+)
 def command(source: str, session: str | None, as_json: bool, follow: bool) -> None:
     """Print the events of the trace in FILE, or of a session of the service at URL, and go on as they come.
 
@@ -30,7 +36,7 @@ def command(source: str, session: str | None, as_json: bool, follow: bool) -> No
     from tracesvc.cli.lines import JsonLines, Lines
     from tracesvc.cli.remote import is_url
 
-    lines = JsonLines() if as_json else Lines()
+    lines: Lines = JsonLines() if as_json else Lines()
     pieces: Iterator[bytes]
     if is_url(source):
         pieces = _service(source, session, follow, lambda: lines.ended)
@@ -38,16 +44,14 @@ def command(source: str, session: str | None, as_json: bool, follow: bool) -> No
         raise click.UsageError("--session goes with a URL")
     else:
         pieces = _file(Path(source), follow, lambda: lines.ended)
-    write, flush = click.get_text_stream("stdout").write, click.get_text_stream("stdout").flush
+    output = sys.stdout
     try:
         for piece in pieces:
-            for line in lines.feed(piece):
-                write(line + "\n")
-            flush()
-        for line in lines.close():
-            write(line + "\n")
+            output.writelines(line + "\n" for line in lines.feed(piece))
+            output.flush()
+        output.writelines(line + "\n" for line in lines.close())
     except KeyboardInterrupt:
-        flush()  # being told to stop is how this ends
+        output.flush()  # being told to stop is how this ends
     if lines.damaged:
         raise SystemExit(1)
 
@@ -65,7 +69,9 @@ def _file(path: Path, follow: bool, done: Callable[[], bool]) -> Iterator[bytes]
             yield piece
 
 
-def _service(source: str, session: str | None, follow: bool, done: Callable[[], bool]) -> Iterator[bytes]:
+def _service(
+    source: str, session: str | None, follow: bool, done: Callable[[], bool]
+) -> Iterator[bytes]:
     from tracesvc.cli.remote import Service, split
 
     url, named = split(source)

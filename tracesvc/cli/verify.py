@@ -52,12 +52,23 @@ def _print(report: Report, console: Console) -> None:
         highlight=False,
     )
     console.print()
-    rows = table(console, "Account", "proc", "kind", "name", "emitted", "stored", "lost", "missing", right=range(3, 7))
+    rows = table(
+        console,
+        "Account",
+        "proc",
+        "kind",
+        "name",
+        "emitted",
+        "stored",
+        "lost",
+        "missing",
+        right=range(3, 7),
+    )
     for account in report.accounts[:SHOWN]:
-        rows.add_row(str(account.proc), account.kind, account.name, *_figures(account))
+        rows.row(str(account.proc), account.kind, account.name, *_figures(account))
     if len(report.accounts) > SHOWN:
-        rows.add_row("", "", f"({len(report.accounts) - SHOWN:,} more)")
-    rows.add_row("", "", "all", *_figures(report.account), style="bold")
+        rows.row("", "", f"({len(report.accounts) - SHOWN:,} more)")
+    rows.row("", "", "all", *_figures(report.account), style="bold")
     console.print(rows)
     for cause, count in report.account.lost.items():
         console.print(f"lost {count:,}: {cause}", highlight=False)
@@ -72,7 +83,11 @@ def _print(report: Report, console: Console) -> None:
         console.print("all holds", style="green")
     else:
         kinds = ", ".join(f"{code} {n:,}" for code, n in report.counts.items())
-        console.print(f"{count:,} violation{'s' if count != 1 else ''}: {kinds}", style="bold red", highlight=False)
+        console.print(
+            f"{count:,} violation{'s' if count != 1 else ''}: {kinds}",
+            style="bold red",
+            highlight=False,
+        )
 
 
 def _figures(account: Account) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tracesvc.events import EVENTS, ProcKind
 from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
 from tracesvc.format.records import digest_of
 from tracesvc.model.annotations import Annotations
-from tracesvc.model.ledger import Ledger
+from tracesvc.model.ledger import BY_THE_RECORDER, Ledger
 from tracesvc.model.tasks import Nurseries, Run, task_of
 
 __all__ = ["Checker", "Place"]
@@ -115,8 +115,8 @@ class Checker:
         self._opens_known = True
         self._opens_due = False
         """a generation has begun, and with it a snapshot of the open spans and regions is due"""
-        self._dropped = False
-        """frames are missing, maybe with the last account of a proc"""
+        self._damaged = False
+        """frames are missing that nothing accounts for"""
         self._whole = True
         """the stream has all of the session"""
         self._handlers: dict[int, Callable[[_Proc, int, tuple[Any, ...]], None]] = {
@@ -130,12 +130,15 @@ class Checker:
         """Whether something is missing that may explain what does not fit."""
         return self._annotations.blind
 
-    def blind(self, *, frames: bool = False) -> None:
-        """Something is missing: ``frames`` of which procs will show, or events of a known one."""
+    def blind(self, *, frames: bool = False, damage: bool = False) -> None:
+        """Something is missing: ``frames`` of which procs will show, or events of a known one.
+
+        ``damage``: without an account, so the books need not close.
+        """
+        self._damaged = self._damaged or damage
         self._annotations.blind = True
         self._opens_known = False
         if frames:
-            self._dropped = True
             for proc in self._procs.values():
                 proc.digest = None
 
@@ -190,6 +193,8 @@ class Checker:
         """A row of a LOSS frame."""
         self.place.proc, self.place.seq = row.proc, row.first
         proc = self._proc(row.proc)
+        if row.cause not in BY_THE_RECORDER:
+            proc.digest = None
         if proc.ledger.loss(row):
             proc.lose_track()
         self.blind()
@@ -202,13 +207,14 @@ class Checker:
             row = ledger.row
             self.place.proc = ledger.account.proc
             ledger.close()
-            if (row is None or row.emitted != ledger.next) and not self._dropped:
+            if (row is None or row.emitted != ledger.next) and not self._damaged:
                 self.place("account", f"no last account of proc {ledger.account.proc}")
             emitted += max(ledger.next, row.emitted if row else 0)
             lost += row.lost if row else 0
         self.place.proc = None
         less = end.emitted < emitted or end.lost < lost
-        if less or (self._whole and (end.emitted > emitted or (end.lost > lost and not self._dropped))):
+        more = end.emitted > emitted or end.lost > lost
+        if not self._damaged and (less or (more and self._whole)):
             said = f"{end.emitted} events emitted and {end.lost} lost"
             self.place("account", f"{said} by the end mark; {emitted} and {lost} by the accounts")
         if end.monotonic < self.newest:

@@ -99,7 +99,7 @@ class Verifier:
     def _damage(self, damage: Damage) -> None:
         self._offset, self._frame = damage.start, None
         self._add("damage", f"bytes {damage.start:,} to {damage.end:,} are no good: {damage.reason}")
-        self._checker.blind(frames=True)
+        self._checker.blind(frames=True, damage=True)
         self._snapshots.clear()
         self._number = None
 
@@ -147,9 +147,10 @@ class Verifier:
             elif frame.number > due:
                 self._resumes = True
                 self._snapshots.clear()
-        if self._resumes and frame.kind != FrameKind.LOSS:
+        # A sink that dropped frames accounts for them and goes on with a generation, or ends.
+        if self._resumes and frame.kind not in (FrameKind.LOSS, FrameKind.PROCS):
             self._resumes = False
-            if frame.kind != FrameKind.GENERATION:
+            if frame.kind not in (FrameKind.GENERATION, FrameKind.END):
                 self._add("frames", f"frames before number {frame.number} are missing")
             self._checker.blind(frames=True)
 

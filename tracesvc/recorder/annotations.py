@@ -7,10 +7,12 @@ so that a tracer that starts in the middle finds the ones that are open.  Nothin
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import math
+import sys
 from collections import Counter as Tally
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -53,6 +55,19 @@ current_proc: Final[ContextVar[Proc | None]] = ContextVar("tracesvc_proc", defau
 
 repairs: Final[Tally[str]] = Tally()
 """misuse that was put right, by kind"""
+
+
+if sys.version_info < (3, 12):
+    # There a collection may begin in the middle of C code.  If that is about to copy the context or to set a variable
+    # in it, and a finalizer sets one too, which a span does, Python loses what it was looking at and crashes.  So where
+    # spans may be used the context is kept as it was until the next collection.
+    _kept: Final[list[Context]] = []
+
+    def _keep_context(phase: str, info: dict[str, Any]) -> None:
+        if phase == "start":
+            _kept[:] = (copy_context(),)
+
+    gc.callbacks.insert(0, _keep_context)
 
 
 def _writer(session: Session) -> tuple[Proc, int]:

@@ -7,8 +7,6 @@ does no more than store a record; it makes no proc and seals nothing.
 from __future__ import annotations
 
 import gc
-import sys
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GarbageEvents"]
 
-KEEPS_CONTEXT: Final = sys.version_info < (3, 12)
-"""There a collection begins in the middle of C code. If that is about to copy the context, or to set a variable in it, and
-a finalizer sets one too, which a span does, Python loses what it was looking at and crashes: so we keep it for that long."""
-
 
 class GarbageEvents:
     """Installed in ``gc.callbacks`` from `open` to `close`."""
@@ -35,10 +29,9 @@ class GarbageEvents:
         self._session: Final = session
         self._proc: Proc | None = None
         """the one that has the start of the collection that is under way"""
-        self._context: Context | None = None
 
     def open(self) -> None:
-        gc.callbacks.insert(0, self._collected)  # before what the program does at a collection
+        gc.callbacks.append(self._collected)
 
     def close(self) -> None:
         if self._collected in gc.callbacks:
@@ -50,8 +43,6 @@ class GarbageEvents:
         if not session.open:
             return
         if phase == "start":
-            if KEEPS_CONTEXT:
-                self._context = copy_context()
             proc = local.proc
             if proc is None or proc.session is not session or not proc.live:
                 proc = session.process

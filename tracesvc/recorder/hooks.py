@@ -5,7 +5,9 @@ trio calls, within one step of task T: ``before_task_step(T)``, then any ``task_
 that; so how a step ended is known at ``after_task_step`` only, and a wake-up of the task that runs is no wake-up but a
 yield.  While a hook for another task runs, the task whose step it is is the waker.
 
-The hooks are closures over what they need: an attribute look-up less is worth it a million times a second.
+The hooks are closures over what they need: an attribute look-up less is worth it a million times a second.  There is no
+``after_io_wait``: that trio calls a hook costs more than what the hook does, it would be called in every pass of the
+loop, and almost every pass only polls.  The next hook that is called after a wait notes that it is over.
 """
 
 from __future__ import annotations
@@ -137,9 +139,6 @@ class RunHooks(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         """See `_recording_hooks`."""
 
-    def after_io_wait(self, timeout: float) -> None:
-        """See `_recording_hooks`."""
-
 
 def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
     """The hooks of one run, by name."""
@@ -154,17 +153,25 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
     pass_start = next_sample = now()
     worst_pass = 0
 
+    def wait_is_over() -> None:
+        nonlocal waiting, pass_start
+        waiting = False
+        pass_start = now()
+        extend((io_wait_end, pass_start, 0, 0, 0))
+
     def before_task_step(task: trio.lowlevel.Task) -> None:
+        if waiting:
+            wait_is_over()
         number = proc.running = task._counter + 1
         extend((step_start, now(), number, 0, 0))
 
     def after_task_step(task: trio.lowlevel.Task) -> None:
         nonlocal yielded, exited
-        if exited:
-            exited = yielded = False
-        elif yielded:
+        if yielded:
             yielded = False
             extend((step_yield, now(), proc.running, 0, 0))
+        elif exited:
+            exited = False
         else:
             time = now()
             reason, thing = reason_of(task)
@@ -181,6 +188,8 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
         elif number in fresh:
             fresh.discard(number)
         else:
+            if waiting:
+                wait_is_over()
             extend((task_runnable, now(), number, proc.running, 0))
 
     def task_spawned(task: trio.lowlevel.Task) -> None:
@@ -190,16 +199,20 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
             proc.seal()
 
     def task_exited(task: trio.lowlevel.Task) -> None:
-        nonlocal exited
+        nonlocal exited, yielded
         number = task._counter + 1
-        exited = number == proc.running
+        if number == proc.running:
+            exited, yielded = True, False
         extend((task_exit, now(), number, 0, 0))
 
     def before_io_wait(timeout: float) -> None:
-        nonlocal waiting, worst_pass, next_sample
+        nonlocal waiting, pass_start, worst_pass, next_sample
+        if waiting:
+            wait_is_over()
         time = now()
         if time - pass_start > worst_pass:
             worst_pass = time - pass_start
+        pass_start = time
         if time >= next_sample:
             extend((counter, time, LOOP_LAG, worst_pass, 0))
             next_sample, worst_pass = time + SAMPLE_EVERY, 0
@@ -207,13 +220,6 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
         if timeout > 0:
             waiting = True
             extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
-
-    def after_io_wait(timeout: float) -> None:
-        nonlocal waiting, pass_start
-        pass_start = time = now()
-        if waiting:
-            waiting = False
-            extend((io_wait_end, time, 0, 0, 0))
 
     # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
     return {
@@ -225,7 +231,6 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
             task_spawned,
             task_exited,
             before_io_wait,
-            after_io_wait,
         )
     }
 

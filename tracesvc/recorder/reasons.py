@@ -12,7 +12,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any, Final
 
 import trio
@@ -24,10 +24,11 @@ __all__ = ["reason_of"]
 
 Answer = tuple[int, int]
 """(reason, object)"""
-_Rule = Callable[[trio.lowlevel.Task, Any], Answer]
+_Rule = Callable[[trio.lowlevel.Task, tuple[CellType, ...]], Answer]
+"""gives the answer for a task, from the closure of the function that would abort its wait"""
 
 _TRIO: Final = str(Path(trio.__file__).parent)
-_UNKNOWN: Final[Answer] = (Reason.PARKED, 0)
+_UNKNOWN: Final[Answer] = (int(Reason.PARKED), 0)
 
 _OWNERS: Final[tuple[tuple[type, Reason], ...]] = (
     (trio.Lock, Reason.LOCK),
@@ -40,51 +41,65 @@ _OWNERS: Final[tuple[tuple[type, Reason], ...]] = (
 
 def reason_of(task: trio.lowlevel.Task) -> Answer:
     """Why ``task``, which is suspended, waits, and the number of the object it waits for (0: none)."""
-    abort = getattr(task, "_abort_func", None)
     try:
-        if type(abort) is FunctionType:
-            rule = _rules.get(abort.__code__)
-            if rule is None:
-                rule = _rules[abort.__code__] = _learn(abort)
-            return rule(task, abort)
-        return _by_stack(task)
+        abort: Any = task._abort_func
+        if type(abort) is not FunctionType:
+            return _by_stack(task)
+        known = _rules.get(id(abort.__code__))  # by id: to hash a code object takes longer than all the rest
+        rule = _learn(abort) if known is None else known[1]
+        return rule(task, abort.__closure__)
     except Exception:  # a shape of trio not seen yet: the truth is then that we cannot tell
         return _UNKNOWN
 
 
 def _learn(abort: FunctionType) -> _Rule:
-    code = abort.__code__
-    if code.co_filename.startswith(_TRIO):
-        for suffix, reason, variable in _ABORTS:
-            if code.co_qualname == suffix:
-                return _rule(reason, code.co_freevars, variable)
-    return lambda task, abort: _UNKNOWN
-
-
-def _rule(reason: Reason, cells: tuple[str, ...], variable: str) -> _Rule:
     """How to answer for one place in trio; resolved once, when it is first seen."""
+    code, rule = abort.__code__, _constant(_UNKNOWN)
+    if code.co_filename.startswith(_TRIO):
+        for name, reason, variable in _ABORTS:
+            if code.co_qualname == name:
+                rule = _rule(int(reason), code.co_freevars, variable)
+    if len(_rules) >= 4096:  # code made at run time must not pile up here
+        _rules.clear()
+    _rules[id(code)] = code, rule
+    return rule
+
+
+def _rule(reason: int, variables: tuple[str, ...], variable: str) -> _Rule:
     if variable == "lot":
-        return lambda task, abort: _parked(task)
+        return _parked
     if variable == "fd":
-        fd, direction = cells.index("fd"), cells.index("attr_name")
+        return _file_descriptor(variables.index("fd"), variables.index("attr_name"))
+    if variable not in variables:
+        return _constant((reason, 0))
+    cell = variables.index(variable)
+    if reason in (Reason.CHANNEL_SEND, Reason.CHANNEL_RECEIVE):
+        # both ends and all their clones share one state: that is the channel
+        return lambda task, closure: (reason, number_of(closure[cell].cell_contents._state))
+    return lambda task, closure: (reason, number_of(closure[cell].cell_contents))
 
-        def wait_for_fd(task: trio.lowlevel.Task, abort: Any) -> Answer:
-            closure = abort.__closure__
-            if closure[direction].cell_contents != "read_task":
-                return Reason.WRITABLE, closure[fd].cell_contents
-            if any(coroutine.cr_code is _process_wait for coroutine in _await_chain(task)):
-                return Reason.PROCESS, 0
-            return Reason.READABLE, closure[fd].cell_contents
 
-        return wait_for_fd
-    if variable in cells:
-        cell = cells.index(variable)
-        if reason in (Reason.CHANNEL_SEND, Reason.CHANNEL_RECEIVE):
-            # both ends and all their clones share one state: that is the channel
-            return lambda task, abort: (reason, number_of(abort.__closure__[cell].cell_contents._state))
-        return lambda task, abort: (reason, number_of(abort.__closure__[cell].cell_contents))
-    answer = (int(reason), 0)
-    return lambda task, abort: answer
+def _constant(answer: Answer) -> _Rule:
+    return lambda task, closure: answer
+
+
+def _file_descriptor(fd: int, direction: int) -> _Rule:
+    readable, writable, process = int(Reason.READABLE), int(Reason.WRITABLE), (int(Reason.PROCESS), 0)
+
+    def wait_for_fd(task: trio.lowlevel.Task, closure: tuple[CellType, ...]) -> Answer:
+        if closure[direction].cell_contents != "read_task":
+            return writable, closure[fd].cell_contents
+        coroutine: Any = task.coro  # `_await_chain` spelled out: servers come here with every request
+        try:
+            while coroutine is not None:
+                if coroutine.cr_code is _process_wait:
+                    return process
+                coroutine = coroutine.cr_await
+        except AttributeError:  # not a plain coroutine
+            pass
+        return readable, closure[fd].cell_contents
+
+    return wait_for_fd
 
 
 _ABORTS: Final = (
@@ -98,7 +113,8 @@ _ABORTS: Final = (
     ("to_thread_run_sync.<locals>.abort", Reason.THREAD, ""),
     ("ParkingLot.park.<locals>.abort_fn", Reason.PARKED, "lot"),
 )
-_rules: Final[dict[CodeType, _Rule]] = {}
+_rules: Final[dict[int, tuple[CodeType, _Rule]]] = {}
+"""id of the abort function's code -> that code, so that it keeps its id, and how to answer"""
 _process_wait: Final = trio.Process.wait.__code__
 
 
@@ -107,7 +123,7 @@ _process_wait: Final = trio.Process.wait.__code__
 _lots: Final[dict[int, tuple[weakref.ref[object], Answer]]] = {}
 
 
-def _parked(task: trio.lowlevel.Task) -> Answer:
+def _parked(task: trio.lowlevel.Task, closure: object = None) -> Answer:
     lot = task.custom_sleep_data
     known = _lots.get(id(lot))
     if known is not None and known[0]() is lot:
@@ -134,10 +150,10 @@ def _owner_of_lot(task: trio.lowlevel.Task, lot: object) -> Answer:
     me = frame.f_locals.get("self") if frame is not None and "self" in frame.f_code.co_varnames else None
     for kind, reason in _OWNERS:
         if isinstance(me, kind):
-            return reason, number_of(me)
+            return int(reason), number_of(me)
     if type(me).__name__ == "SignalReceiver" and type(me).__module__.startswith("trio"):
-        return Reason.SIGNAL, 0
-    return Reason.PARKED, number_of(lot)
+        return int(Reason.SIGNAL), 0
+    return int(Reason.PARKED), number_of(lot)
 
 
 # --- by the stack --------------------------------------------------------------------------------
@@ -168,6 +184,6 @@ def _by_stack(task: trio.lowlevel.Task) -> Answer:
             continue
         if "self" in code.co_varnames and coroutine.cr_frame is not None:
             me = coroutine.cr_frame.f_locals.get("self")
-            return reason, number_of(getattr(me, "_state", me))
-        return reason, 0
+            return int(reason), number_of(getattr(me, "_state", me))
+        return int(reason), 0
     return _UNKNOWN

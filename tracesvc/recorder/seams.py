@@ -19,6 +19,7 @@ import trio
 from tracesvc.events import ThreadEnd, ThreadStart
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.session import local
 from tracesvc.recorder.tree import task_id
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Seams:
     def _start_thread_soon(self, original: Any) -> Any:
         @functools.wraps(original)
         def start_thread_soon(fn: Any, deliver: Any, name: str | None = None) -> Any:
-            if self._session.open and not (name or "").startswith(OWN):
+            # A run that began before the session, in another thread, is not recorded: nor are its calls.
+            recorded = local.proc is not None and local.proc.session is self._session
+            if self._session.open and recorded and not (name or "").startswith(OWN):
                 fn = self._recorded_call(fn)
             return original(fn, deliver, name)
 
@@ -104,7 +107,9 @@ def _called(worker: Any) -> str:
     try:
         cell = worker.__code__.co_freevars.index("sync_fn")
         function = worker.__closure__[cell].cell_contents
-        function = getattr(function, "func", function)  # functools.partial
-        return cut_name(f"{function.__module__}.{function.__qualname__}")
-    except (AttributeError, ValueError):
-        return cut_name(getattr(worker, "__qualname__", "?"))
+        while isinstance(function, functools.partial):
+            function = function.func
+        named = function if hasattr(function, "__qualname__") else type(function)
+        return cut_name(f"{named.__module__}.{named.__qualname__}")
+    except Exception:  # a name that cannot be told is no reason to raise into the program
+        return "?"

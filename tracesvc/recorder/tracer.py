@@ -98,6 +98,8 @@ class Tracer:
         self._repairs_before: Tally[str] = Tally()
         self._last_trees = 0
         self._when_off: list[Callable[[], None]] = []
+        self.delivered = False
+        """`open_tracer` reads this session and hands it out"""
         self.on_beat: Callable[[], None] | None = None
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple
@@ -138,6 +140,7 @@ class Tracer:
         self._reading = self._header_written = self._footer_written = False
         self._stored = 0
         self._encoded = now()
+        self.delivered = False
         self._repairs_before = Tally(repairs)
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
@@ -294,6 +297,8 @@ class Tracer:
         Raises:
           ReaderBusyError: another task is reading.
         """
+        if self.delivered:
+            raise ReaderBusyError("open_tracer() reads this trace; one reader at a time")
         frames = await self.read_frames()
         return None if frames is None else b"".join(frame.data for frame in frames)
 

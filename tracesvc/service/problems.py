@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +26,11 @@ from tracesvc.store import (
 )
 
 __all__ = ["Guard", "ProblemError", "handlers"]
+
+LINGER: Final = 10.0
+"""seconds for the rest of a body that nobody wants"""
+LINGER_BYTES: Final = 64 << 20
+"""of it, at most"""
 
 log = logging.getLogger("tracesvc.service")
 
@@ -100,34 +106,64 @@ handlers: Final = {ProblemError: _problem, StoreError: _store_error, HTTPExcepti
 
 
 class Guard:
-    """The outermost layer: whatever escapes from the service is logged, and the client gets a plain 500.
+    """The outermost layer, around every request.
 
-    It answers the server's lifespan calls too: Starlette would turn a cancellation of the server into a failure.
+    Whatever escapes from the service is logged, and the client gets a plain 500.  A client that is still sending when
+    the answer is ready is heard out, for a while: most read nothing before they have sent everything.  And it answers
+    the server's lifespan calls: Starlette would turn a cancellation of the server into a failure.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def noting_send(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            exchange = _Exchange(receive, send)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            except Exception:
+                log.exception("%s %s failed", scope["method"], scope["path"])
+                if not exchange.answered:
+                    why = "an internal error; the log of the service has it"
+                    answer = ProblemError(500, "internal", why).response()
+                    await answer(scope, exchange.receive, exchange.send)
+        else:
             await _live(receive, send)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._heard_out = False
+        self.answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._heard_out = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if not self.answered:
+            self.answered = True
+            with trio.move_on_after(LINGER):
+                heard = 0
+                while not self._heard_out and heard < LINGER_BYTES:
+                    heard += len((await self.receive()).get("body", b""))
+        if self._heard_out:
+            await self._send(message)
             return
-        try:
-            await self._app(scope, receive, noting_send)
-        except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            if not started:
-                answer = ProblemError(
-                    500, "internal", "an internal error; the log of the service has it"
-                )
-                await answer.response()(scope, receive, send)
+        # Both servers wait for room in their queue of body parts, for ever, when they want to close the connection.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_hearing)
+            await self._send(message)
+            nursery.cancel_scope.cancel()
+
+    async def _keep_hearing(self) -> None:
+        while not self._heard_out:
+            await self.receive()
 
 
 async def _live(receive: Receive, send: Send) -> None:

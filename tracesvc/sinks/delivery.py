@@ -173,6 +173,7 @@ class _Delivery:
         self._over = False
         self._last_words: Final[deque[SinkStatistics]] = deque(maxlen=100)
         """of sinks that have left"""
+        tracer.delivered = True
         tracer.on_beat = self._beat
         tracer.sinks = self._statistics
 

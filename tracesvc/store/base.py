@@ -79,7 +79,9 @@ def session_name(text: str) -> str:
     """
     if _UUID.fullmatch(text):
         return text
-    raise BadSessionNameError("a session is named by a UUID, like 123e4567-e89b-42d3-a456-426614174000")
+    raise BadSessionNameError(
+        "a session is named by a UUID, like 123e4567-e89b-42d3-a456-426614174000"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ class FileStore:
             finally:
                 store._closing = True
                 with trio.move_on_after(CLOSE_WITHIN, shield=True):
+                    for segment in store._segments.values():
+                        while segment.writing:
+                            await segment.moved.park()
                     await store._flush()
                     await store._in_catalogue(catalogue.close)
                 for segment in store._segments.values():
@@ -112,7 +115,8 @@ class FileStore:
         try:
             append = Append(offset, data)
             if self._closing:
-                append.problem = StoreClosedError("the store is shutting down")
+                await trio.lowlevel.checkpoint()
+                _refuse([append])
                 return append.result()
             segment.pending.append(append)
             if segment.writing:
@@ -131,29 +135,26 @@ class FileStore:
             appends, segment.pending = segment.pending, []
             await self._commit(segment, appends)
         finally:
-            if segment.pending:
+            if segment.pending and not self._closing:
                 self._nursery.start_soon(self._write, segment, name=f"write {segment.session}")
             else:
-                segment.writing = False
+                refused, segment.pending, segment.writing = segment.pending, [], False
+                _refuse(refused)
 
     async def _commit(self, segment: Segment, appends: list[Append]) -> None:
         before = segment.durable
-        problem: StoreError | None = None
         try:
             await trio.to_thread.run_sync(
                 segment.commit, appends, thread_name="tracesvc write", limiter=self._writers
             )
         except trio.Cancelled:
-            problem = StoreClosedError("the store is shutting down")
+            _refuse(appends)
             raise
         except Exception:
             log.exception("appending to %s failed", segment.path)
-            problem = StoreBrokenError("an internal error; the log of the service has it")
-        finally:
-            if problem is not None:
-                for append in appends:
-                    append.problem = problem
-            segment.publish(appends)
+            for append in appends:
+                append.problem = StoreBrokenError("an internal error; the service's log has it")
+        segment.publish(appends)
         if segment.durable > before:
             self._dirty.add(segment)
             self._trouble = None
@@ -327,6 +328,13 @@ class FileStore:
             self._trouble = f"{self.root} cannot be written: {exc.strerror or exc}"
         else:
             self._trouble = None
+
+
+def _refuse(appends: list[Append]) -> None:
+    """They come too late."""
+    for append in appends:
+        append.problem = StoreClosedError("the store is shutting down")
+        append.done.set()
 
 
 def _open(root: Path) -> tuple[int, Catalogue]:
