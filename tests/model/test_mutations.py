@@ -19,7 +19,7 @@ def test_mutations_are_found(capsys):
     told_by_totals_alone: Counter[str] = Counter()
     examples = []
     for seed in range(MUTANTS // PER_STREAM):
-        stream = program(seed, events=(300, 600, 900)[seed % 3], losses=0.02 * (seed % 2), batch=60)
+        stream = program(seed, events=(200, 400, 600)[seed % 3], losses=0.02 * (seed % 2), batch=60)
         assert verify(stream.data).ok
         mutator = Mutator(stream, seed)
         for _ in range(PER_STREAM):

@@ -1,6 +1,7 @@
 """`read`: events one by one, in batches and in columns, from whatever holds them, while it grows."""
 
 import builtins
+import functools
 import io
 import random
 
@@ -13,8 +14,6 @@ from tests.traces import START, WALL, program
 from tracesvc.events import EVENTS, Counter, Event, FrameKind, Log, StepStart, Storage
 from tracesvc.format import Batch, Damage, FormatError, Item
 from tracesvc.model.reader import Trace, read
-
-LOG = ("log", 2, 0, 20, 0, "text", None)
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +190,14 @@ def grow(file: io.BytesIO, data: bytes) -> None:
     file.seek(here)
 
 
+@functools.cache
+def grown(seed: int):
+    return program(seed, events=200, losses=0.05, batch=20)
+
+
 @given(cuts=st.lists(st.integers(0, 20_000), max_size=8), seed=st.integers(0, 3))
 def test_a_growing_file_gives_every_event_once(cuts, seed):
-    whole = program(seed, events=200, losses=0.05, batch=20)
+    whole = grown(seed)
     file, events, at = io.BytesIO(), [], 0
     trace = read(file)
     for cut in [*sorted(min(c, len(whole.data)) for c in cuts), len(whole.data)]:
@@ -223,9 +227,9 @@ def test_a_length_that_was_damaged_at_the_end_hides_nothing_behind_it(stream):
 
 
 def test_damage_costs_the_frame_it_lies_in_and_is_listed():
-    whole = program(4, events=400, batch=20)
+    whole = program(4, events=200, batch=20)
     rng = random.Random(4)
-    for _ in range(150):
+    for _ in range(100):
         at = rng.randrange(len(whole.data))
         data = bytearray(whole.data)
         data[at] ^= rng.randrange(1, 256)
@@ -235,7 +239,10 @@ def test_damage_costs_the_frame_it_lies_in_and_is_listed():
         gone = range(frame.first, frame.first + frame.count)
         kept = [e for e in whole.events if not (frame.count and e.proc == frame.proc and e.seq in gone)]
         assert [(e.proc, e.seq, e.time) for e in events] == [(e.proc, e.seq, e.time) for e in kept]
-        assert [(d.start, d.end) for d in trace.damage] == [(frame.offset, frame.end)]
+        if trace.pending:  # a damaged length, and nothing behind it that would show that
+            assert (frame, trace.pending) == (whole.frames[-1], len(frame.data))
+        else:
+            assert [(d.start, d.end) for d in trace.damage] == [(frame.offset, frame.end)]
         if frame.kind not in (FrameKind.STRINGS, FrameKind.GENERATION):
             assert events == kept
 
@@ -398,9 +405,9 @@ def test_the_reader_never_holds_more_than_the_frames_at_hand(tmp_path):
     file = tmp_path / "long.trace"
     with file.open("wb") as out:
         out.write(small.data)
-        for _ in range(400):
+        for _ in range(100):
             del small.frames[:]
-            small.events(*[LOG] * 500)
+            small.events(*[("log", 2, 0, 20, 0, "text " * 200, None)] * 50)
             out.write(small.data)
     assert file.stat().st_size > 3 << 20
     with read(file) as trace:

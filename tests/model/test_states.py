@@ -57,7 +57,7 @@ WAY_TO = {
 }
 
 
-@pytest.mark.parametrize("state, event", itertools.product(WAY_TO, EVENTS_OF_TASKS))
+@pytest.mark.parametrize("state, event", list(itertools.product(WAY_TO, EVENTS_OF_TASKS)))
 def test_verify_goes_by_the_table(state, event):
     """Task 3 is brought into the state, then the event happens to it."""
     happenings = [("task_create", 3, 2, 51, "a", "a"), ("step_yield", 2)]

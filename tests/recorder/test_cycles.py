@@ -121,13 +121,16 @@ class Load:
 @pytest.mark.slow
 async def test_100_cycles_under_load(nursery):
     load, tracer, sessions = Load(), Tracer(buffer_events=64), set()
-    other = trio.CancelScope()
+    stop_the_other = []
 
     async def load_of_another_run() -> None:
-        with other:
+        token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as scope:
+            stop_the_other.append(lambda: token.run_sync_soon(scope.cancel))
             await Load().run()
 
-    thread = threading.Thread(target=trio.run, args=(load_of_another_run,))
+    # a daemon: where this fails, nothing waits for a run that nobody stops
+    thread = threading.Thread(target=trio.run, args=(load_of_another_run,), daemon=True)
     thread.start()
     nursery.start_soon(load.run)
     for cycle in range(100):
@@ -140,6 +143,5 @@ async def test_100_cycles_under_load(nursery):
         assert recording.of("step_start")
     assert len(sessions) == 100
     nursery.cancel_scope.cancel()
-    while thread.is_alive():
-        other.cancel()
-        thread.join(0.01)
+    stop_the_other[0]()
+    thread.join()

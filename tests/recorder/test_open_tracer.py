@@ -209,22 +209,20 @@ ENDINGS = [
 
 @pytest.mark.parametrize("error", ENDINGS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
-    "others", [[], [Stalls], [partial(Fails, ValueError("of a sink"))]], ids=["", "stall", "fail"]
+    "others", [[], [Stalls], [partial(Fails, OSError())]], ids=["alone", "stall", "fail"]
 )
 async def test_the_bodys_exception_leaves_unchanged(tmp_path, error, others):
     error.__traceback__ = error.__context__ = None
     path, caught = tmp_path / "x.trace", None
     try:
-        async with open_tracer(
-            FileSink(path), *(other() for other in others), drain_timeout=0.2 if others else 5
-        ):
+        sinks, timeout = [other() for other in others], 0.2 if others else 5
+        async with open_tracer(FileSink(path), *sinks, drain_timeout=timeout):
             await works(1)
             raise error  # noqa: TRY301
     except BaseException as exc:
         caught = exc
     assert caught is error
     assert (error.__context__, error.__cause__) == (None, None)
-    assert not isinstance(error, BaseExceptionGroup) or len(error.exceptions) in {1, 2}
     Recording(path.read_bytes())
 
 
@@ -378,24 +376,22 @@ def test_what_is_no_sink_is_refused_at_once(tmp_path):
             open_tracer(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_bad_drain_timeout_is_refused_at_once(timeout):
-    with pytest.raises(ValueError, match="drain_timeout"):
-        open_tracer(Memory(), drain_timeout=timeout)
+BAD = {"drain_timeout": [0, -1, float("nan")], "buffer_events": [15, 1 << 17], "queue_buffers": [1]}
 
 
-@pytest.mark.parametrize(
-    "options", [{"buffer_events": 15}, {"queue_buffers": 1}, {"buffer_events": 1 << 17}]
-)
-def test_bad_options_are_refused_at_once(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        open_tracer(Memory(), **options)
+@pytest.mark.parametrize("option", BAD)
+def test_bad_options_are_refused_at_once(option):
+    for value in BAD[option]:
+        with pytest.raises(ValueError, match=option):
+            open_tracer(Memory(), **{option: value})
 
 
-async def test_a_tracer_that_was_started_by_hand_cannot_be_joined():
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_tracer_that_was_started_by_hand_cannot_be_joined(read):
     tracer, memory = Tracer(), Memory()
     tracer.start()
-    await tracer.read()
+    if read:
+        await tracer.read()
     with pytest.raises(TracerBusyError, match="by hand"):
         async with open_tracer(memory):
             pytest.fail("it was entered")

@@ -76,12 +76,7 @@ def wait_for_size(path: Path, size: int) -> None:
 
 @pytest.mark.parametrize(
     "ending, code, words",
-    [
-        ("sys.exit(3)", 3, ""),
-        ("sys.exit('no good')", 1, "no good\n"),
-        ("sys.exit()", 0, ""),
-        ("pass", 0, ""),
-    ],
+    [("sys.exit(3)", 3, ""), ("sys.exit('no good')", 1, "no good\n"), ("pass", 0, "")],
 )
 def test_the_exit_code_is_the_programs_own(program, ending, code, words):
     traced = program(f"""

@@ -58,13 +58,18 @@ async def running(root, *, disk=None, store=None, **settings):
     async with (
         FileStore.open(root, disk) as real,
         trio.open_nursery() as nursery,
-        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=30, limits=httpx2.Limits()) as client,
     ):
         app = make_app(store(real) if store else real, config, stopping)
 
         async def run(task_status):
             await server.run(
-                app, listener, stopping, grace=config.grace, server=config.server, task_status=task_status
+                app,
+                listener,
+                stopping,
+                grace=config.grace,
+                server=config.server,
+                task_status=task_status,
             )
             stopped.set()
 

@@ -1,12 +1,11 @@
 import os
 import subprocess
 import uuid
-from pathlib import Path
 
 import pytest
 import trio
 
-from tests.service.helpers import TRACE, problem, running
+from tests.service.helpers import problem, running
 from tests.store.helpers import FailingDisk, GatedDisk
 from tests.streams import Maker, joined, name_of, session
 from tracesvc.events import FrameKind
@@ -50,7 +49,11 @@ async def test_a_session_in_many_posts_some_of_them_twice(service):
     frames = session(500, batch=20)
     name, at = name_of(frames), 0
     for i, frame in enumerate(frames):
-        answer = await service.post(name, at, joined(frames[max(0, i - i % 3) : i + 1])[at - frames[max(0, i - i % 3)].offset :])
+        answer = await service.post(
+            name,
+            at,
+            joined(frames[max(0, i - i % 3) : i + 1])[at - frames[max(0, i - i % 3)].offset :],
+        )
         assert answer.json() == {"offset": frame.end}
         again = await service.post(name, frame.offset, frame.data)
         assert again.json() == {"offset": frame.end}
@@ -120,7 +123,9 @@ async def test_clients_of_one_session_wait_for_one_sync(tmp_path, nursery):
                 await trio.testing.wait_all_tasks_blocked()
             disk.gate.set()
         assert answers == [{"offset": len(joined(frames))}] * 5
-        assert (await service.get(f"/v1/sessions/{name_of(frames)}/frames")).content == joined(frames)
+        assert (await service.get(f"/v1/sessions/{name_of(frames)}/frames")).content == joined(
+            frames
+        )
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -219,7 +224,9 @@ async def test_a_body_that_does_not_continue_the_stream(service):
     content = problem(await service.post(name, later, frames[8].data), 409, "offset-mismatch")
     assert content["offset"] == end
     inside = frames[5].offset + 7
-    content = problem(await service.post(name, inside, joined(frames)[inside:]), 409, "offset-mismatch")
+    content = problem(
+        await service.post(name, inside, joined(frames)[inside:]), 409, "offset-mismatch"
+    )
     assert content["offset"] == end
 
 
@@ -228,14 +235,17 @@ async def test_an_offset_that_is_none(service, offset):
     problem(await service.post(str(uuid.uuid4()), offset, b""), 400, "bad-parameter")
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e%2fx", "a", "A" * 36, "%00", "x" * 5000, "..%5c..%5cx"])
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e%2fx", "a", "A" * 36, "%00", "x" * 5000, "..%5c..%5cx"]
+)
 async def test_path_characters_in_a_session_name_never_reach_the_disk(service, tmp_path, name):
     before = {path for path in tmp_path.rglob("*") if "catalogue" not in path.name}
     frames = session(10)
     target = f"/v1/sessions/{name}/frames?offset=0".encode()
     connection = await service.raw(
         b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n"
-        b"content-type: application/vnd.tracesvc\r\n\r\n%b" % (target, len(joined(frames)), joined(frames))
+        b"content-type: application/vnd.tracesvc\r\n\r\n%b"
+        % (target, len(joined(frames)), joined(frames))
     )
     async with connection:
         answer = b"".join([part async for part in connection])

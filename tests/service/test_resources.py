@@ -36,7 +36,16 @@ async def test_sessions_by_page(service):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=x", "state=asleep", "cursor=x", "cursor=WyJhIiwgMV0=", "cursor=%00%ff", "cursor=" + "W1tb" * 9000],
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "state=asleep",
+        "cursor=x",
+        "cursor=WyJhIiwgMV0=",
+        "cursor=%00%ff",
+        "cursor=" + "W1tb" * 9000,
+    ],
     ids=range(8),
 )
 async def test_bad_parameters_of_the_list(service, query):
@@ -80,7 +89,9 @@ async def test_the_summary_is_that_of_the_analysis(tmp_path, monkeypatch):
         return Summary()
 
     monkeypatch.setitem(sys.modules, "tracesvc.model", types.SimpleNamespace(read=read))
-    monkeypatch.setitem(sys.modules, "tracesvc.analysis", types.SimpleNamespace(summarize=summarize))
+    monkeypatch.setitem(
+        sys.modules, "tracesvc.analysis", types.SimpleNamespace(summarize=summarize)
+    )
     async with running(tmp_path) as service:
         name = await service.keep(session(5))
         for _ in range(3):

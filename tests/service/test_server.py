@@ -1,6 +1,5 @@
 """The service as a process, and what it does when it is told to stop, or cannot start."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -41,7 +40,9 @@ def process(*arguments, listen="127.0.0.1:0"):
 
 def failing(*arguments):
     """(exit status, standard error) of a service that cannot start."""
-    run = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
     assert run.stdout == ""
     return run.returncode, run.stderr
 
@@ -168,21 +169,6 @@ def test_a_data_directory_that_cannot_be_written(tmp_path):
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
-def test_a_data_directory_of_somebody_else(tmp_path):
-    tmp_path.chmod(0o755)
-    (tmp_path / "data").mkdir(mode=0o755)
-    code = (
-        "import os, sys; os.setgid(65534); os.setuid(65534);"
-        "from tracesvc.cli.serve import command; command(sys.argv[1:])"
-    )
-    arguments = [sys.executable, "-c", code, "--listen", "127.0.0.1:0", "--data", str(tmp_path / "data")]
-    run = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert "(Permission denied)" in run.stderr
-    assert run.stderr.count("\n") == 1
-
-
 def test_a_second_service_on_one_data_directory(tmp_path):
     with process("--data", tmp_path) as (child, _):
         status, error = failing("--listen", "127.0.0.1:0", "--data", tmp_path)
@@ -192,7 +178,9 @@ def test_a_second_service_on_one_data_directory(tmp_path):
         )
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1", "localhost:http", ":7070", "127.0.0.1:70700", "x:-1"])
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1", "localhost:http", ":7070", "127.0.0.1:70700", "x:-1"]
+)
 def test_an_address_that_is_none(tmp_path, listen):
     status, error = failing("--listen", listen, "--data", tmp_path)
     assert status == 2

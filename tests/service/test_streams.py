@@ -1,5 +1,6 @@
 import base64
 import random
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -75,7 +76,11 @@ async def test_the_head_of_it(service):
 async def test_an_offset_past_the_end(service):
     frames = session(50)
     size, name = len(joined(frames)), await service.keep(frames)
-    for path in (f"frames?from={size + 1}", f"frames?from={size + 1}&follow=true", f"live?from={size + 1}"):
+    for path in (
+        f"frames?from={size + 1}",
+        f"frames?from={size + 1}&follow=true",
+        f"live?from={size + 1}",
+    ):
         answer = await service.get(f"/v1/sessions/{name}/{path}")
         assert problem(answer, 416, "offset-past-end")["offset"] == size
         assert answer.headers["content-range"] == f"bytes */{size}"
@@ -93,7 +98,9 @@ async def test_a_follower_gets_what_comes_until_the_end(tmp_path, server, nurser
     stream, name = joined(frames), name_of(frames)
     async with running(tmp_path, server=server) as service:
         await service.post(name, 0, frames[0].data)
-        async with service.client.stream("GET", f"/v1/sessions/{name}/frames?follow=true") as answer:
+        async with service.client.stream(
+            "GET", f"/v1/sessions/{name}/frames?follow=true"
+        ) as answer:
             parts = answer.aiter_bytes()
             got = await anext(parts)
             for frame in frames[1:]:
@@ -106,7 +113,7 @@ async def test_a_follower_gets_what_comes_until_the_end(tmp_path, server, nurser
 
 
 async def test_followers_from_anywhere_at_any_time_get_the_same(service, nursery):
-    frames = session(500, batch=10)
+    frames = session(200, batch=10)
     stream, name = joined(frames), name_of(frames)
     await service.post(name, 0, frames[0].data)
     chance = random.Random(7)
@@ -132,7 +139,6 @@ async def test_a_hundred_followers(service):
     async def one():
         got.append(await follow(service, name))
 
-    service.client._transport._pool._max_connections = 200
     async with trio.open_nursery() as followers:
         for _ in range(100):
             followers.start_soon(one)
@@ -204,42 +210,54 @@ async def test_a_stop_ends_streams_in_good_order(tmp_path, server):
 # --- server-sent events --------------------------------------------------------------------------
 
 
-class Events:
-    """Parses a text/event-stream."""
+@asynccontextmanager
+async def listening(service, path, header=""):
+    """Gives the events of a stream, each as (id, event, data), comments as (None, None, text), and None at the end."""
+    async with await service.raw(f"GET {path} HTTP/1.0\r\n{header}\r\n".encode()) as stream:
+        buffer = b""
 
-    def __init__(self, answer):
-        self._lines = answer.aiter_lines()
+        async def block(end):
+            """What comes before ``end``; None where the stream is over."""
+            nonlocal buffer
+            while end not in buffer:
+                part = await stream.receive_some()
+                if not part:
+                    return None
+                buffer += part
+            found, _, buffer = buffer.partition(end)
+            return found.decode()
 
-    async def next(self):
-        """(id, event, data), with comments as (None, None, text)."""
-        found: dict[str, str] = {}
-        async for line in self._lines:
-            if line.startswith(":"):
-                return None, None, line
-            if not line and "event" in found:
-                return int(found["id"]), found["event"], found["data"]
-            if line:
-                key, _, value = line.partition(": ")
-                found[key] = value
-        return None
+        head = await block(b"\r\n\r\n")
+        assert head.startswith("HTTP/1.1 200")
+        assert "content-type: text/event-stream" in head
+
+        async def next_event():
+            while (text := await block(b"\n\n")) is not None:
+                if text.startswith(":"):
+                    return None, None, text
+                fields = dict(line.split(": ", 1) for line in text.splitlines())
+                if "event" in fields:
+                    return int(fields["id"]), fields["event"], fields["data"]
+            return None
+
+        yield next_event
 
 
 async def test_frames_as_events_and_on_from_the_last_id(service):
-    frames = session(2000, batch=10)
+    frames = large(400)
     stream, name = joined(frames), await service.keep(frames)
     got, seen = b"", 0
-    headers = {}
+    header = ""
     while True:
-        async with service.client.stream("GET", f"/v1/sessions/{name}/live", headers=headers) as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            number, event, data = await Events(answer).next()
+        async with listening(service, f"/v1/sessions/{name}/live", header) as next_event:
+            number, event, data = await next_event()
         if event == "end":
             break
         assert event == "frames"
         got += base64.b64decode(data)
         assert number == len(got)
         assert number in {frame.end for frame in frames}
-        headers = {"last-event-id": str(number)}
+        header = f"Last-Event-ID: {number}\r\n"
         seen += 1
     assert (number, got) == (len(stream), stream)
     assert seen > 1
@@ -249,14 +267,13 @@ async def test_events_come_live_and_then_the_end(service):
     frames = session(100, batch=10)
     name, got = name_of(frames), b""
     await service.post(name, 0, frames[0].data)
-    async with service.client.stream("GET", f"/v1/sessions/{name}/live") as answer:
-        events = Events(answer)
+    async with listening(service, f"/v1/sessions/{name}/live") as next_event:
         for frame in frames[1:]:
-            _, event, data = await events.next()
+            _, event, data = await next_event()
             assert event == "frames"
             got += base64.b64decode(data)
             await service.post(name, frame.offset, frame.data)
-        while (found := await events.next()) is not None:
+        while (found := await next_event()) is not None:
             number, event, data = found
             if event == "frames":
                 got += base64.b64decode(data)
@@ -268,9 +285,8 @@ async def test_a_frame_larger_than_a_chunk(service):
     frames = large(400)
     assert max(len(frame.data) for frame in frames) > 256 << 10
     name, got = await service.keep(frames), b""
-    async with service.client.stream("GET", f"/v1/sessions/{name}/live") as answer:
-        events = Events(answer)
-        while (found := await events.next()) is not None:
+    async with listening(service, f"/v1/sessions/{name}/live") as next_event:
+        while (found := await next_event()) is not None:
             if found[1] == "frames":
                 got += base64.b64decode(found[2])
     assert got == joined(frames)
@@ -289,8 +305,7 @@ async def test_a_quiet_stream_says_that_it_is_there(tmp_path):
     async with running(tmp_path, heartbeat=0.01) as service:
         frames = session(10)
         name = await service.keep(frames[:3])
-        async with service.client.stream("GET", f"/v1/sessions/{name}/live") as answer:
-            events = Events(answer)
-            assert (await events.next())[1] == "frames"
-            assert await events.next() == (None, None, ": still here")
-            assert await events.next() == (None, None, ": still here")
+        async with listening(service, f"/v1/sessions/{name}/live") as next_event:
+            assert (await next_event())[1] == "frames"
+            assert await next_event() == (None, None, ": still here")
+            assert await next_event() == (None, None, ": still here")

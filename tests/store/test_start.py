@@ -142,6 +142,17 @@ async def test_a_directory_that_cannot_be_written(tmp_path):
             pass
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else for a while")
+async def test_a_directory_of_somebody_else(tmp_path):
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match=r"cannot be written \(Permission denied\)"):
+            async with FileStore.open(tmp_path):
+                pass
+    finally:
+        os.seteuid(0)
+
+
 def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 

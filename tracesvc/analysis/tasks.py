@@ -203,7 +203,7 @@ class TaskTimes:
         self._live = rows.take(last & (rows.state != DEAD))
 
     def _spend(self, names: Integers, states: Integers, spent: Integers) -> None:
-        np.add.at(self._time, (names, states), spent)
+        np.add.at(self._time.reshape(-1), names * STATES + states, spent)
 
     def _note_steps(self, rows: _Carried, steps: Integers, spent: Integers) -> None:
         if not len(steps):

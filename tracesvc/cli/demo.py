@@ -114,7 +114,9 @@ def _problems(result: DemoResult) -> Iterator[str]:
         yield f"not equal: {result.program:,} seen, {result.stored:,} stored, {result.followed:,} followed"
     if result.lost:
         yield f"{result.lost:,} events lost"
-    if result.failed or not result.requests:
+    if not result.requests:
+        yield "no request was answered in that time: try --seconds 20"
+    if result.failed:
         yield f"{result.failed:,} of {result.requests:,} requests failed"
     if result.service_exit:
         yield f"the service ended with exit code {result.service_exit}"

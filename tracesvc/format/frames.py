@@ -182,6 +182,7 @@ class FrameDecoder:
         self._closed = False
         self._bad_from: int | None = None
         self._why = ""
+        self._tell = False
 
     @property
     def offset(self) -> int:
@@ -206,11 +207,14 @@ class FrameDecoder:
         self._closed = True
 
     def resync(self) -> bool:
-        """All the bytes there are have been fed: is what waits for the rest of a frame a damaged length?
+        """All the bytes there are have been fed, and more may come: say what can be said already.
 
-        If a good frame lies behind the incomplete one, the next iteration goes on there and this is True.  Otherwise
-        nothing changes: the rest may still come.
+        If this is True, the next iteration gives something: the damage up to here, or, where a good frame lies behind
+        one that seemed to be incomplete (its length was damaged), what follows there.  Otherwise nothing has changed.
         """
+        if self._bad_from is not None and self._bad_from < self._start:
+            self._tell = True
+            return True
         probe = FrameDecoder(self._start)
         probe.feed(self._buffer)
         probe.close()
@@ -243,7 +247,8 @@ class FrameDecoder:
         finally:
             del buffer[:at]
             self._start += at
-        if self._closed and self._bad_from is not None:
+        if (self._closed or self._tell) and self._bad_from is not None:
+            self._tell = False
             damage, self._bad_from = Damage(self._bad_from, self._start, self._why), None
             yield damage
 

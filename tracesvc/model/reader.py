@@ -132,6 +132,10 @@ class Trace:
         if self._owned:
             self._file.close()
 
+    def __del__(self) -> None:
+        # `for event in read(path)` leaves nobody to close it, and that is no mistake to warn of.
+        self.close()
+
     def rewind(self) -> None:
         """Begin again at the front.
 
@@ -278,9 +282,9 @@ class Trace:
                 raise TypeError(f"read() of a trace's source gave {type(data).__name__}, not bytes")
             if data:
                 self._decoder.feed(data)
-            elif not (self._decoder.pending and self._decoder.resync()):
-                if not self._frames and self._decoder.lost:
-                    raise FormatError("not a trace: there is no frame in it")
+            elif not self._frames and self._decoder.lost:
+                raise FormatError("not a trace: there is no frame in it")
+            elif not self._decoder.resync():
                 return None
 
     def _note(self, item: Item | Damage) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from tracesvc.events import ThreadEnd, ThreadStart
+from tracesvc.events import ProcKind, ThreadEnd, ThreadStart
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.identity import cut_name
 from tracesvc.recorder.session import local
@@ -74,7 +74,8 @@ class Seams:
         @functools.wraps(original)
         def start_thread_soon(fn: Any, deliver: Any, name: str | None = None) -> Any:
             # A run that began before the session, in another thread, is not recorded: nor are its calls.
-            recorded = local.proc is not None and local.proc.session is self._session
+            proc = local.proc
+            recorded = proc is not None and proc.session is self._session and proc.kind is ProcKind.RUN
             if self._session.open and recorded and not (name or "").startswith(OWN):
                 fn = self._recorded_call(fn)
             return original(fn, deliver, name)

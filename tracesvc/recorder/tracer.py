@@ -100,6 +100,8 @@ class Tracer:
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
         """`open_tracer` reads this session and hands it out"""
+        self.joinable = False
+        """whether its frames are to be handed to sinks, so that others can join; else they are read by hand"""
         self.on_beat: Callable[[], None] | None = None
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple

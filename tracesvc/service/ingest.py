@@ -63,7 +63,10 @@ class _Intake:
         with trio.CancelScope() as patience:
             while more:
                 now = trio.current_time()
-                if patience.deadline - now < config.body_timeout / 2 or patience.deadline == math.inf:
+                if (
+                    patience.deadline - now < config.body_timeout / 2
+                    or patience.deadline == math.inf
+                ):
                     patience.deadline = now + config.body_timeout
                 message = await request.receive()
                 if message["type"] == "http.disconnect":

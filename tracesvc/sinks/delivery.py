@@ -79,6 +79,7 @@ def deliver(
     def given() -> Tracer:
         if tracer.state is not TracerState.ON:
             raise TracerBusyError(f"this tracer is {tracer.state.value}")
+        tracer.joinable = True
         return tracer
 
     return _Membership(sinks, drain_timeout, given)
@@ -88,7 +89,9 @@ def _start(options: dict[str, Any]) -> Tracer:
     """The tracer that runs already, or a new one."""
     while (tracer := current_tracer()) is None:
         with contextlib.suppress(TracerBusyError):  # another thread was faster
-            Tracer(**options).start()
+            own = Tracer(**options)
+            own.joinable = True
+            own.start()
     return tracer
 
 
@@ -188,7 +191,7 @@ class _Delivery:
             return None
         delivery = cls.current
         if delivery is None or delivery.tracer is not tracer or not delivery.members:
-            if tracer.has_reader:
+            if tracer.has_reader or not tracer.joinable:
                 raise TracerBusyError(
                     "a Tracer was started in this process by hand; open_tracer() cannot join it"
                 )

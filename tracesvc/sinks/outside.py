@@ -25,6 +25,7 @@ class OutsideTracer:
 
     def __init__(self, *sinks: Sink, name: str | None = None, drain_timeout: float = 10.0) -> None:
         self.tracer: Final = Tracer(name=name)
+        self.tracer.joinable = True
         self._sinks: Final = sinks
         self._drain_timeout: Final = drain_timeout
         self._ready: Final = threading.Event()
