@@ -14,7 +14,9 @@ import threading
 import time
 
 
-def converse(port: int, paths: list[str], requests: int, interval: float, seconds: list[float]) -> None:
+def converse(
+    port: int, paths: list[str], requests: int, interval: float, seconds: list[float]
+) -> None:
     """Send the requests over one connection, and read each answer whole before the next one."""
     baked = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths]
     with socket.create_connection(("127.0.0.1", port)) as connection:

@@ -61,7 +61,10 @@ WORKLOADS: Final = (
     Workload("checkpoint step", steps, 2000, 20_000),
     Workload("channel round trip", round_trips, 1000, 5_000),
     Workload("spawn and exit", spawns, 500, 2_000),
-    *(Workload(f"request, {name}", functools.partial(serve_http, name), 150, 300) for name in SERVERS),
+    *(
+        Workload(f"request, {name}", functools.partial(serve_http, name), 150, 300)
+        for name in SERVERS
+    ),
 )
 VARIANTS: Final = {
     "untraced": "nothing is recorded",
@@ -145,12 +148,30 @@ def count(variant: str, native: float, path: Path) -> None:
 def counted(variant: str, native: float) -> list[float]:
     """Instructions per operation of each workload."""
     with tempfile.TemporaryDirectory(prefix="tracesvc-bench-") as directory:
-        command = ["valgrind", "--tool=callgrind", f"--dump-before=*{MARK}*", "--callgrind-out-file=counts"]
-        command += ["--quiet", sys.executable, "-m", "benchmarks.overhead", "--count", variant, str(native)]
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            f"--dump-before=*{MARK}*",
+            "--callgrind-out-file=counts",
+        ]
+        command += [
+            "--quiet",
+            sys.executable,
+            "-m",
+            "benchmarks.overhead",
+            "--count",
+            variant,
+            str(native),
+        ]
         root = str(Path(__file__).parent.parent)
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": root}
         done = subprocess.run(
-            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         if done.returncode:
             raise SystemExit(f"overhead: counting {variant!r} failed:\n{done.stdout}")
@@ -190,7 +211,9 @@ def main(json: bool = False, rounds: int = 9, only: str = "") -> dict[str, Any]:
     variants = [v for v in VARIANTS if not only or v in ("untraced", *only.split("+"))]
     native = min(_loop() for _ in range(5))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        instructions = dict(zip(variants, pool.map(lambda v: counted(v, native), variants), strict=True))
+        instructions = dict(
+            zip(variants, pool.map(lambda v: counted(v, native), variants), strict=True)
+        )
     seconds = timed(rounds) if rounds else {}
     result: dict[str, Any] = {}
     for i, workload in enumerate(WORKLOADS):
@@ -232,7 +255,9 @@ def _print(result: dict[str, Any]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=9, help="of processor time; 0: only count instructions")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="of processor time; 0: only count instructions"
+    )
     parser.add_argument("--only", default="", help="variants beside untraced, joined by +")
     parser.add_argument("--count", nargs=2, metavar=("VARIANT", "SECONDS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

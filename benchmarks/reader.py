@@ -116,7 +116,10 @@ def main(json: bool = False, events: int = 4_000_000) -> dict[str, Any]:
                 with read(path) as trace:
                     read_events = way(trace)
                 best = min(best, time.perf_counter() - began)
-            figures[name] = {"events_per_s": round(read_events / best), "bytes_per_s": round(size / best)}
+            figures[name] = {
+                "events_per_s": round(read_events / best),
+                "bytes_per_s": round(size / best),
+            }
     result = {"events": read_events, "bytes_per_event": round(size / read_events, 2), **figures}
     if json:
         print(json_module.dumps({"reader": result}))
@@ -124,7 +127,9 @@ def main(json: bool = False, events: int = 4_000_000) -> dict[str, Any]:
         print(f"reader: {read_events:,} events, {result['bytes_per_event']} bytes each")
         for name in WAYS:
             rate = figures[name]["events_per_s"] / 1e6
-            print(f"  {name:<8} {rate:8.2f} million events/s {figures[name]['bytes_per_s'] / 1e6:8.0f} MB/s")
+            print(
+                f"  {name:<8} {rate:8.2f} million events/s {figures[name]['bytes_per_s'] / 1e6:8.0f} MB/s"
+            )
     return result
 
 

@@ -94,7 +94,9 @@ def main(json: bool = False, minutes: float = 10.0) -> int:
         print(
             f"soak: {run['minutes']:g} min, {run['requests']:,} requests, {run['events']:,} events, {run['lost']:,} lost"
         )
-        print(f"{'':10}{'MiB at first':>14}{'MiB at last':>14}{'MiB per 10 min':>16}   bar < {BAR:g}")
+        print(
+            f"{'':10}{'MiB at first':>14}{'MiB at last':>14}{'MiB per 10 min':>16}   bar < {BAR:g}"
+        )
         for who in ("program", "service"):
             row = figures[who]
             print(

@@ -18,7 +18,16 @@ from starlette.routing import Route
 
 import tracesvc
 
-__all__ = ["SERVERS", "VARIED", "Variant", "round_trips", "run_seeded", "serve_http", "spawns", "steps"]
+__all__ = [
+    "SERVERS",
+    "VARIED",
+    "Variant",
+    "round_trips",
+    "run_seeded",
+    "serve_http",
+    "spawns",
+    "steps",
+]
 
 Variant = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
 """opens the tracer around a workload, or nothing"""
@@ -27,7 +36,9 @@ VARIED: Final = ("/", "/channel", "/sleep", "/lock", "/thread", "/nursery", "/an
 """paths of `application` that between them use most of what trio has"""
 
 
-def run_seeded(main: Callable[[], Coroutine[Any, Any, Any]], instruments: list[trio.abc.Instrument]) -> Any:
+def run_seeded(
+    main: Callable[[], Coroutine[Any, Any, Any]], instruments: list[trio.abc.Instrument]
+) -> Any:
     """`trio.run` with a scheduler that makes the same choices every time."""
     getattr(trio._core._run, "_r").seed(0)  # noqa: B009
     return trio.run(main, instruments=instruments)

@@ -25,7 +25,6 @@ from tracesvc.format import (
     SessionWriter,
     Snapshot,
 )
-from tracesvc.format.batch import SLOTS
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.sinks.gap import Gap
 
@@ -138,7 +137,6 @@ class Run:
     open_regions: dict[int, list[int]] = field(default_factory=dict)
     threads: dict[int, tuple[Writer, str]] = field(default_factory=dict)
     """task -> the worker thread that runs a call for it"""
-    ended: bool = False
 
 
 @dataclass
@@ -273,9 +271,7 @@ class Program:
             self.seen, self.unsure = copy.deepcopy(self.world), False
         self.tell_losses()
         self.now += 1
-        clock = Generation(
-            self.generation, self.now, WALL + self.now - START, self.stream.session
-        )
+        clock = Generation(self.generation, self.now, WALL + self.now - START, self.stream.session)
         self.stream.frames += self.writer.generation(clock, self.accounts())
         if self.generation:
             self.write_snapshots()
@@ -292,9 +288,7 @@ class Program:
             for i, piece in enumerate(pieces):
                 part = Snapshot(run.proc.id, run.proc.stored, i, len(pieces), piece)
                 self.stream.frames += self.writer.snapshot(part)
-        spans = [
-            row._replace(name=intern(names[row.span][0])) for row in self.seen.spans.values()
-        ]
+        spans = [row._replace(name=intern(names[row.span][0])) for row in self.seen.spans.values()]
         regions = [
             row._replace(name=intern(names[row.region][0])) for row in self.seen.regions.values()
         ]
@@ -359,8 +353,6 @@ class Program:
 
     def turn(self, run: Run) -> None:
         """One thing happens in a run."""
-        if run.ended:
-            return
         if run.running:
             return self.in_step(run)
         tasks = self.world.tasks[run.proc.id].values()
@@ -390,8 +382,7 @@ class Program:
         waiting = [
             row
             for row in self.world.tasks[run.proc.id].values()
-            if row.state == TaskState.WAITING
-            and row.reason not in (Reason.NURSERY, Reason.THREAD)
+            if row.state == TaskState.WAITING and row.reason not in (Reason.NURSERY, Reason.THREAD)
         ]
         own = [n for n, (owner, _) in run.nurseries.items() if owner == task]
         if roll < 0.15:

@@ -15,7 +15,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_type_hints,
+)
 
 __all__ = [
     "EVENTS",
@@ -153,7 +162,10 @@ class FrameKind(enum.IntEnum):
     STACKS = 5, "rows of the generation's stack table"
     EVENTS = 6, "a batch of events of one proc, in columns"
     SNAPSHOT = 7, "state of the live tasks, and of the open spans and regions, in parts"
-    LOSS = 8, "sequence numbers that were emitted and are not in the stream, with cause and interval"
+    LOSS = (
+        8,
+        "sequence numbers that were emitted and are not in the stream, with cause and interval",
+    )
     END = 9, "end mark: the session was stopped; final clock sync and totals"
 
     meaning: str
@@ -200,7 +212,9 @@ def _event(number: int) -> Callable[[EventClass], EventClass]:
         inherited = len(fields(Event))
         made.number = number
         made.type = "".join("_" + c.lower() if c.isupper() else c for c in made.__name__)[1:]
-        made.fields = tuple(Field(f.name, *get_args(hints[f.name])[1:]) for f in fields(made)[inherited:])
+        made.fields = tuple(
+            Field(f.name, *get_args(hints[f.name])[1:]) for f in fields(made)[inherited:]
+        )
         assert number not in EVENTS, f"event number {number} is taken"
         EVENTS[number] = made
         return cast(EventClass, made)

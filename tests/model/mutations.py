@@ -130,7 +130,12 @@ class Mutator:
         one, two = a.events[i], b.events[j]
         pieces = {p.number: self._with(p, list(p.events)) for p in (a, b)}
         if set(pieces[b.number].names) != set(pieces[a.number].names):
-            wanted = [getattr(e, f.name) for e in (one, two) for f in e.fields if f.storage.value == "string"]
+            wanted = [
+                getattr(e, f.name)
+                for e in (one, two)
+                for f in e.fields
+                if f.storage.value == "string"
+            ]
             if any(name not in p.names for p in (a, b) for name in wanted):
                 return "nothing", []
         pieces[a.number].events[i] = dataclasses.replace(two, time=one.time)
@@ -138,7 +143,11 @@ class Mutator:
         return f"swap {one} and {two}", list(pieces.values())
 
     def _other(self, old: int, ids: list[int]) -> int:
-        new = self.random.choice(ids) if self.random.random() < 0.8 else old + self.random.choice((-1, 1))
+        new = (
+            self.random.choice(ids)
+            if self.random.random() < 0.8
+            else old + self.random.choice((-1, 1))
+        )
         return new if new != old else old + 1
 
     def _change_id(self) -> tuple[str, list[Piece]]:
@@ -183,7 +192,9 @@ class Mutator:
 
         match record:
             case Batch():
-                found.append(lambda by: (f"first of {piece.number} {by:+}", max(0, piece.first + by)))
+                found.append(
+                    lambda by: (f"first of {piece.number} {by:+}", max(0, piece.first + by))
+                )
             case Procs():
                 of_row("emitted")
                 of_row("lost")

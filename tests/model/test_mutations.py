@@ -34,9 +34,13 @@ def test_mutations_are_found(capsys):
     share = 1 - missed.total() / made.total()
     without = share - told_by_totals_alone.total() / made.total()
     with capsys.disabled():
-        print(f"\n{made.total()} mutations: {share:.1%} found, {without:.1%} without control totals")
+        print(
+            f"\n{made.total()} mutations: {share:.1%} found, {without:.1%} without control totals"
+        )
         for kind, count in sorted(made.items()):
-            print(f"  {kind}: {count}, {told_by_totals_alone[kind]} by totals alone, {missed[kind]} missed")
+            print(
+                f"  {kind}: {count}, {told_by_totals_alone[kind]} by totals alone, {missed[kind]} missed"
+            )
     assert made.total() == MUTANTS
     assert min(made.values()) > MUTANTS / 10
     assert share >= 0.99, examples

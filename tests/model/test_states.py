@@ -23,7 +23,9 @@ def test_every_state_has_a_row_and_every_event_of_tasks_an_effect():
 
 def test_the_legal_moves_are_these_and_no_others():
     legal = {
-        (state.name, event, after.name) for state, row in TABLE.items() for event, after in row.items()
+        (state.name, event, after.name)
+        for state, row in TABLE.items()
+        for event, after in row.items()
     }
     assert legal == {
         ("ABSENT", "task_create", "NEW"),

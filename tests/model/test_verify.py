@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -157,7 +158,7 @@ def test_an_end_may_come_by_before_its_begin():
 # --- what is wrong -------------------------------------------------------------------------------
 
 LOG = ("log", 2, 0, 20, 0, "text", None)
-WRONG_IN_A_STEP = {
+WRONG_IN_A_STEP: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "a second step within it": ("running", [("step_start", 1)]),
     "the step of another ends": ("running", [("step_yield", 1)]),
     "a task exits that does not run": ("running", [("task_exit", 1)]),
@@ -168,16 +169,29 @@ WRONG_IN_A_STEP = {
     "woken by nobody in a step": ("waker", [("task_runnable", 1, 0)]),
     "woken by somebody between steps": ("waker", [("step_yield", 2), ("task_runnable", 1, 2)]),
     "a task is created twice": ("task", [("task_create", 2, 1, 50, "main", "main")]),
-    "an id is used again": ("id", [("task_create", 3, 2, 51, "a", "a"), ("step_yield", 2),
-                                   ("step_start", 3), ("task_exit", 3), ("step_start", 2),
-                                   ("task_create", 3, 2, 51, "a", "a")]),
+    "an id is used again": (
+        "id",
+        [
+            ("task_create", 3, 2, 51, "a", "a"),
+            ("step_yield", 2),
+            ("step_start", 3),
+            ("task_exit", 3),
+            ("step_start", 2),
+            ("task_create", 3, 2, 51, "a", "a"),
+        ],
+    ),
     "task 0": ("id", [("task_create", 0, 2, 51, "a", "a")]),
     "a parent that is not there": ("parent", [("task_create", 3, 9, 51, "a", "a")]),
     "a nursery of two parents": ("nursery", [("task_create", 3, 2, 50, "a", "a")]),
     "a parent without a nursery": ("nursery", [("task_create", 3, 2, 0, "a", "a")]),
-    "waiting all along, and yet it ran": ("state", [("step_yield", 2), ("task_waiting", 2, LOCK, 9)]),
+    "waiting all along, and yet it ran": (
+        "state",
+        [("step_yield", 2), ("task_waiting", 2, LOCK, 9)],
+    ),
     "waiting all along, in a run that began here": (
-        "state", [("task_create", 3, 2, 51, "a", "a"), ("task_waiting", 3, LOCK, 9)]),
+        "state",
+        [("task_create", 3, 2, 51, "a", "a"), ("task_waiting", 3, LOCK, 9)],
+    ),
     "no reason": ("reason", [("step_block", 2, 0, 0)]),
     "no such reason": ("reason", [("step_block", 2, 99, 0)]),
     "sleeping on an object": ("object", [("step_block", 2, 1, 9)]),
@@ -188,27 +202,44 @@ WRONG_IN_A_STEP = {
     "waits for I/O with work to do": ("io", [("step_yield", 2), ("io_wait_start", 5)]),
     "waits for no time": ("io", [("step_block", 2, 1, 0), ("io_wait_start", 0)]),
     "waits for I/O twice": (
-        "io", [("step_block", 2, 1, 0), ("io_wait_start", 5), ("io_wait_start", 5)]),
+        "io",
+        [("step_block", 2, 1, 0), ("io_wait_start", 5), ("io_wait_start", 5)],
+    ),
     "an end of no wait for I/O": ("io", [("step_block", 2, 1, 0), ("io_wait_end",)]),
-    "a step while waiting for I/O": ("io", [("step_block", 2, 1, 0), ("io_wait_start", 5),
-                                            ("task_runnable", 2, 0), ("step_start", 2)]),
+    "a step while waiting for I/O": (
+        "io",
+        [("step_block", 2, 1, 0), ("io_wait_start", 5), ("task_runnable", 2, 0), ("step_start", 2)],
+    ),
     "a task created while waiting for I/O": (
-        "io", [("step_block", 2, 1, 0), ("io_wait_start", 5), ("task_create", 3, 2, 51, "a", "a")]),
+        "io",
+        [("step_block", 2, 1, 0), ("io_wait_start", 5), ("task_create", 3, 2, 51, "a", "a")],
+    ),
     "an annotation of another": ("annotation", [("log", 1, 0, 20, 0, "text", None)]),
     "an annotation out of nowhere": (
-        "running", [("step_yield", 2), ("log", 1, 0, 20, 0, "text", None), ("step_start", 2)]),
+        "running",
+        [("step_yield", 2), ("log", 1, 0, 20, 0, "text", None), ("step_start", 2)],
+    ),
     "a span that begins twice": (
-        "id", [("span_begin", 7, 0, 2, "s", None), ("span_begin", 7, 0, 2, "s", None)]),
+        "id",
+        [("span_begin", 7, 0, 2, "s", None), ("span_begin", 7, 0, 2, "s", None)],
+    ),
     "a span that ends twice": (
-        "span", [("span_begin", 7, 0, 2, "s", None), ("span_end", 7, 2), ("span_end", 7, 2)]),
+        "span",
+        [("span_begin", 7, 0, 2, "s", None), ("span_end", 7, 2), ("span_end", 7, 2)],
+    ),
     "a span that never began": ("span", [("span_end", 7, 2)]),
     "a span that is its own parent": ("span", [("span_begin", 7, 7, 2, "s", None)]),
     "a parent span that never began": ("span", [("span_begin", 7, 6, 2, "s", None)]),
     "span 0": ("id", [("span_begin", 0, 0, 2, "s", None)]),
     "a log in a span that never began": ("span", [("log", 2, 6, 20, 0, "text", None)]),
     "regions that do not nest": (
-        "region", [("region_begin", 7, 2, "r", None), ("region_begin", 8, 2, "r", None),
-                   ("region_end", 7, 2)]),
+        "region",
+        [
+            ("region_begin", 7, 2, "r", None),
+            ("region_begin", 8, 2, "r", None),
+            ("region_end", 7, 2),
+        ],
+    ),
     "a region of two tasks": ("region", [("region_begin", 7, 2, "r", None), ("region_end", 7, 1)]),
     "a region that never began": ("region", [("region_end", 7, 2)]),
     "a collection in a collection": ("gc", [("gc_start", 0), ("gc_start", 1)]),
@@ -510,8 +541,14 @@ def _with_kind(data: bytes, kind: int) -> bytes:
 
 def with_snapshot(change=lambda snapshot: snapshot, *, parts: int = 1, proc: int = RUN) -> bytes:
     """A run in its second generation, with a snapshot that was changed."""
-    small = Small().events(*BEGIN, ("span_begin", 7, 0, 2, "s", {"a": 1}), ("region_begin", 8, 2, "r", None))
-    times = {e: small.time - 1000 * back for back, e in enumerate(reversed([*BEGIN, "s", "r"])) if isinstance(e, tuple)}
+    small = Small().events(
+        *BEGIN, ("span_begin", 7, 0, 2, "s", {"a": 1}), ("region_begin", 8, 2, "r", None)
+    )
+    times = {
+        e: small.time - 1000 * back
+        for back, e in enumerate(reversed([*BEGIN, "s", "r"]))
+        if isinstance(e, tuple)
+    }
     blocked, stepped = times[BEGIN[4]], times[BEGIN[5]]
     small.generation()
     intern = small.writer.intern
@@ -573,7 +610,9 @@ def test_a_snapshot_that_is_not_whole_or_of_another_moment(change):
 
 
 @pytest.mark.parametrize("kind", ["spans", "regions"])
-@pytest.mark.parametrize("column, value", [("task", 1), ("since", START), ("name", 0), ("attributes", {})])
+@pytest.mark.parametrize(
+    "column, value", [("task", 1), ("since", START), ("name", 0), ("attributes", {})]
+)
 def test_a_snapshot_that_says_something_else_of_what_is_open(kind, column, value):
     def change(snapshot):
         row = getattr(snapshot, kind)[0]._replace(**{column: value})

@@ -8,12 +8,11 @@ number stored or told to be lost, time never decreasing within a proc, the ledge
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import trio
 
-from tracesvc import ReaderBusyError, Sink, Tracer, TracerStatistics
+from tracesvc import Sink, Tracer, TracerStatistics
 from tracesvc.events import EVENTS, LossCause, Reason
 from tracesvc.format import (
     Batch,
@@ -208,7 +207,10 @@ def trace(program: Any, *args: Any, run: dict[str, Any] | None = None, **options
         result = trio.run(program, *args, **(run or {}))
     finally:
         data = trio.run(finish, tracer)
-    return Recording(data, statistics=tracer.statistics(), result=result)
+    recording = Recording(data, statistics=tracer.statistics(), result=result)
+    ours = {event.proc for event in recording.of("task_create", task="finish")}
+    recording.events = [event for event in recording.events if event.proc not in ours]
+    return recording
 
 
 async def finish(tracer: Tracer) -> bytes:

@@ -69,7 +69,14 @@ class Load:
             send, receive = trio.open_memory_channel[int](2)
             nursery.start_soon(self.sends, send)
             nursery.start_soon(self.receives, receive)
-            for work in (self.yields, self.sleeps, self.locks, self.calls, self.spawns, self.collects):
+            for work in (
+                self.yields,
+                self.sleeps,
+                self.locks,
+                self.calls,
+                self.spawns,
+                self.collects,
+            ):
                 nursery.start_soon(work)
                 nursery.start_soon(work)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -56,6 +57,11 @@ async def produces(send, rounds: int) -> None:
 async def consumes(receive) -> None:
     async for _ in receive:
         pass
+
+
+def traced(program, *args, **options) -> Any:
+    """A recording, which has its statistics."""
+    return trace(program, *args, **options)
 
 
 class Clock:
@@ -148,7 +154,7 @@ def test_emission_inside_every_hook_and_annotation(clock, handler, request, how,
     if how == "collector":
         request.getfixturevalue("on_collection")
     replaced = clock(act, first)
-    recording = trace(lives, buffer_events=capacity, queue_buffers=1 << 12)
+    recording = traced(lives, buffer_events=capacity, queue_buffers=1 << 12)
     tag = {"plain call": "plain", "signal handler": "handler", "collector": "collector start"}.get(
         how, how
     )
@@ -177,7 +183,7 @@ def in_main_thread(act):
 @pytest.mark.parametrize("first", ["clock", "act"])
 def test_the_same_with_no_room_the_ledger_is_exact(clock, first):
     clock(lambda: emits("plain"), first)
-    recording = trace(lives, 20, buffer_events=16, queue_buffers=2)
+    recording = traced(lives, 20, buffer_events=16, queue_buffers=2)
     assert recording.lost.total() > 0  # nobody reads while it runs
     assert recording.statistics.events == len(recording.events) + recording.lost.total()
 
@@ -192,7 +198,7 @@ def test_a_log_too_large_for_the_buffer_in_between_keeps_the_order(clock):
             tracesvc.log("z" * (16 << 10))
 
     replaced = clock(act, "clock")
-    recording = trace(lives, 1, queue_buffers=1 << 12)
+    recording = traced(lives, 1, queue_buffers=1 << 12)
     assert recording.statistics.moved > 0
     assert recording.statistics.moved <= replaced.calls
     assert recording.lost.total() == 0
@@ -214,7 +220,7 @@ def test_a_finalizer_that_spawns_a_task_inside_a_hook(clock):
             nurseries.clear()
 
     clock(act, "clock")
-    recording = trace(program)
+    recording = traced(program)
     spawned = [e.task for e in recording.of("task_create") if e.name == "spawned in between"]
     assert len(spawned) > 5
     assert {event.task for event in recording.of("task_exit")} >= set(spawned)
@@ -244,7 +250,7 @@ def test_an_eager_collector_with_finalizers_that_emit(threshold, on_collection):
     before = gc.get_threshold()
     gc.set_threshold(threshold)
     try:
-        recording = trace(program, queue_buffers=1 << 14)
+        recording = traced(program, queue_buffers=1 << 14)
     finally:
         gc.set_threshold(*before)
     assert len(recording.of("gc_start")) > 200
@@ -267,7 +273,7 @@ def test_a_fast_timer_whose_handler_emits():
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        recording = trace(busy(1), queue_buffers=1 << 14)
+        recording = traced(busy(1), queue_buffers=1 << 14)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

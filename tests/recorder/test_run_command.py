@@ -394,5 +394,7 @@ def test_a_forked_child_is_off_and_writes_nothing_of_the_parents(program, leave,
     if own:
         child = Recording(trace_of_child.read_bytes())
         assert [log.message for log in child.of("log")] == ["own trace"]
+        assert child.header
+        assert recording.header
         assert child.header.source["pid"] != recording.header.source["pid"]
         assert child.header.session != recording.header.session

@@ -1,49 +1,44 @@
 """The service is killed at random moments while clients push; they resume, and nothing acknowledged is missing."""
 
+import math
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
 import uuid
 
 import httpx2
 import pytest
 import trio
-import trio.lowlevel
 
 from tests.service.helpers import TRACE
 from tests.streams import joined, session
-from tracesvc.service.server import listen
+from tracesvc.service import Config, make_app, server
+from tracesvc.store import FileStore
 
 KILLS = 20
 CLIENTS = 4
 
 
-def start(listener, root):
-    """A service on a socket that outlives it: its clients find the same port again, and need not wait for it."""
-    code = (
-        "import sys, socket, trio, pathlib;"
-        "from tracesvc.service import Config, make_app, server; from tracesvc.store import FileStore\n"
-        "async def main(fd, root):\n"
-        "    async with FileStore.open(root) as store:\n"
-        "        stopping, config = trio.Event(), Config(pathlib.Path(root))\n"
-        "        app = make_app(store, config, stopping)\n"
-        "        await server.run(app, socket.socket(fileno=fd), stopping, grace=1)\n"
-        "trio.run(main, int(sys.argv[1]), sys.argv[2])"
-    )
-    arguments = [sys.executable, "-c", code, str(listener.fileno()), str(root)]
-    return subprocess.Popen(arguments, pass_fds=[listener.fileno()])
+def serve(listener, root):
+    """In a process of its own, on a socket that outlives it: its clients find the same port again."""
+
+    async def main():
+        async with FileStore.open(root) as store:
+            stopping = trio.Event()
+            app = make_app(store, Config(root), stopping)
+            await server.run(app, listener, stopping, grace=1)
+
+    trio.run(main)
 
 
 class Client:
     """Pushes one session after another, in posts of random size, and remembers what was acknowledged."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, posted):
         self.chance = random.Random(seed)
+        self.posted = posted
         self.streams: dict[str, bytes] = {}
         self.acknowledged: dict[str, int] = {}
-        self.posts = 0
 
     async def push(self, http, enough):
         while not enough.is_set():
@@ -71,33 +66,45 @@ class Client:
         durable = answer.json()["offset"]
         assert durable >= at, "the service forgot what it had acknowledged"
         self.acknowledged[name] = durable
-        self.posts += 1
+        self.posted.send_nowait(None)
 
 
 @pytest.mark.slow
 async def test_nothing_acknowledged_is_lost_by_killing_the_service(tmp_path):
     chance = random.Random(os.environ.get("TRACESVC_SEED", "1"))
-    listener = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    clients = [Client(chance.random()) for _ in range(CLIENTS)]
-    enough = trio.Event()
-    service = start(listener, tmp_path)
-    try:
+    posted, posts = trio.open_memory_channel[None](math.inf)
+    clients = [Client(chance.random(), posted) for _ in range(CLIENTS)]
+    processes = multiprocessing.get_context("forkserver")  # it starts one in milliseconds
+    processes.set_forkserver_preload(["tests.service.test_kill", "anycorn"])
+    with server.listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def start():
+            process = processes.Process(target=serve, args=(listener, tmp_path), daemon=True)
+            process.start()
+            return process
+
+        service = start()
+        enough = trio.Event()
+
+        async def kill_and_restart():
+            """Not by the clock: after so many more posts, wherever the next ones are then."""
+            nonlocal service
+            for _ in range(KILLS):
+                for _ in range(chance.randrange(1, 25)):
+                    await posts.receive()
+                for _ in range(chance.randrange(200)):
+                    await trio.lowlevel.checkpoint()
+                service.kill()
+                service.join()
+                service = start()
+            enough.set()
+
         async with httpx2.AsyncClient(base_url=url, timeout=20) as http:
             async with trio.open_nursery() as nursery:
                 for client in clients:
                     nursery.start_soon(client.push, http, enough)
-                for _ in range(KILLS):
-                    # not by the clock: after so many more posts, wherever the next ones are then
-                    target = sum(client.posts for client in clients) + chance.randrange(1, 25)
-                    while sum(client.posts for client in clients) < target:
-                        await trio.lowlevel.checkpoint()
-                    for _ in range(chance.randrange(200)):
-                        await trio.lowlevel.checkpoint()
-                    service.send_signal(signal.SIGKILL)
-                    service.wait()
-                    service = start(listener, tmp_path)
-                enough.set()
+                nursery.start_soon(kill_and_restart)
             streams = {
                 name: stream for client in clients for name, stream in client.streams.items()
             }
@@ -109,9 +116,7 @@ async def test_nothing_acknowledged_is_lost_by_killing_the_service(tmp_path):
                 assert sum(p["emitted"] for p in metadata["ledger"]["procs"].values()) == 610
             page = (await http.get("/v1/sessions", params={"limit": 1000})).json()
             assert {found["session"] for found in page["sessions"]} == set(streams)
-    finally:
         service.kill()
-        service.wait()
-        listener.close()
-    posts = sum(client.posts for client in clients)
-    print(f"{KILLS} kills, {posts} posts acknowledged, {len(streams)} sessions whole")
+        service.join()
+        service.close()
+    print(f"{KILLS} kills; {len(streams)} sessions whole")

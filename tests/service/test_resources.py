@@ -15,11 +15,12 @@ async def service(tmp_path):
 
 
 async def test_sessions_by_page(service):
-    names = []
+    names: list[str] = []
     for i in range(5):
         name = await service.keep(session(5, procs=1, name=f"s{i % 2}", start_wall=10**18 + i))
         names.insert(0, name)
-    seen, cursor = [], None
+    seen: list[str] = []
+    cursor = None
     while cursor is not None or not seen:
         parameters = {"limit": 2, **({"cursor": cursor} if cursor else {})}
         page = (await service.get("/v1/sessions", params=parameters)).json()

@@ -1,4 +1,5 @@
 import base64
+import json
 import random
 from contextlib import asynccontextmanager
 
@@ -277,7 +278,7 @@ async def test_events_come_live_and_then_the_end(service):
             number, event, data = found
             if event == "frames":
                 got += base64.b64decode(data)
-    assert (event, number, data) == ("end", len(got), '{"offset": %d}' % len(got))
+    assert (event, number, data) == ("end", len(got), json.dumps({"offset": len(got)}))
     assert got == joined(frames)
 
 

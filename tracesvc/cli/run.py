@@ -26,11 +26,21 @@ __all__ = ["command"]
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     short_help="Trace an unmodified program.",
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the trace to this file.")
-@click.option("--push", metavar="URL", help="Push the trace to a service, e.g. http://127.0.0.1:7070.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), help="Write the trace to this file."
+)
+@click.option(
+    "--push", metavar="URL", help="Push the trace to a service, e.g. http://127.0.0.1:7070."
+)
 @click.option("--token", envvar="TRACESVC_TOKEN", help="Token for the service.", show_envvar=True)
-@click.option("--name", help="What the program is called in the trace; by default its script or module.")
-@click.option("--compress/--no-compress", default=None, help="zstd in the file; by default where it is installed.")
+@click.option(
+    "--name", help="What the program is called in the trace; by default its script or module."
+)
+@click.option(
+    "--compress/--no-compress",
+    default=None,
+    help="zstd in the file; by default where it is installed.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No closing line on standard error.")
 @click.option("-m", "module", is_flag=True, help="PROGRAM is a module, as with python -m.")
 @click.argument("program")
@@ -73,12 +83,16 @@ def command(
         raise
     except BaseException as exc:
         ending.interrupted = isinstance(exc, KeyboardInterrupt)
-        exc.__traceback__ = _own(exc.__traceback__)  # the one that is printed, whatever the hook is given
+        exc.__traceback__ = _own(
+            exc.__traceback__
+        )  # the one that is printed, whatever the hook is given
         sys.excepthook(type(exc), exc, exc.__traceback__)
         raise SystemExit(1) from None
 
 
-def _sinks(output: str | None, push: str | None, token: str | None, compress: bool | None) -> list[Sink]:
+def _sinks(
+    output: str | None, push: str | None, token: str | None, compress: bool | None
+) -> list[Sink]:
     from tracesvc.sinks.file import FileSink
 
     sinks: list[Sink] = []
@@ -116,7 +130,11 @@ def _load_module(name: str) -> tuple[CodeType, types.ModuleType]:
         raise ImportError(f"{name} has no Python code")
     main = types.ModuleType("__main__")
     main.__dict__.update(
-        __file__=spec.origin, __builtins__=__builtins__, __spec__=spec, __loader__=spec.loader, __package__=spec.parent
+        __file__=spec.origin,
+        __builtins__=__builtins__,
+        __spec__=spec,
+        __loader__=spec.loader,
+        __package__=spec.parent,
     )
     return code, main
 
@@ -131,7 +149,9 @@ def _own(traceback: TracebackType | None) -> TracebackType | None:
 class _Ending:
     """What is left to do when the program is over."""
 
-    def __init__(self, tracer: OutsideTracer, output: str | None, push: str | None, quiet: bool) -> None:
+    def __init__(
+        self, tracer: OutsideTracer, output: str | None, push: str | None, quiet: bool
+    ) -> None:
         self._tracer = tracer
         self._where = " and ".join(filter(None, (output, push)))
         self._quiet = quiet
@@ -144,8 +164,13 @@ class _Ending:
         self._tracer.stop()
         statistics = self._tracer.tracer.statistics()
         if not self._quiet:
-            lost = sum(statistics.lost.values()) + sum(sum(sink.lost.values()) for sink in statistics.sinks)
-            print(f"tracesvc: {statistics.events:,} events, {lost:,} lost; {self._where}", file=sys.stderr)
+            lost = sum(statistics.lost.values()) + sum(
+                sum(sink.lost.values()) for sink in statistics.sinks
+            )
+            print(
+                f"tracesvc: {statistics.events:,} events, {lost:,} lost; {self._where}",
+                file=sys.stderr,
+            )
         if self.interrupted:  # as Python itself ends: by the signal, so that a shell sees it
             sys.stdout.flush()
             signal.signal(signal.SIGINT, signal.SIG_DFL)

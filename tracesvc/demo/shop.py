@@ -162,7 +162,9 @@ async def main(push: str) -> None:
                 print(tracer.statistics().session, flush=True)
     seen, pushed = tracer.statistics(), sink.statistics()
     lost = sum(seen.lost.values()) + sum(pushed.lost.values())
-    print(json.dumps({"events": seen.events, "lost": lost, "acknowledged": pushed.events}), flush=True)
+    print(
+        json.dumps({"events": seen.events, "lost": lost, "acknowledged": pushed.events}), flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,13 @@ class DemoResult:
     def ok(self) -> bool:
         """All saw the same, nothing was lost, all ended well."""
         same = self.program == self.stored == self.followed
-        return same and not self.lost and not self.failed and bool(self.requests) and self.service_exit == 0
+        return (
+            same
+            and not self.lost
+            and not self.failed
+            and bool(self.requests)
+            and self.service_exit == 0
+        )
 
 
 class _Follower:
@@ -87,7 +93,10 @@ async def process(*command: str) -> AsyncIterator[tuple[trio.Process, Callable[[
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(
             lambda task_status: trio.run_process(
-                [sys.executable, "-m", *command], stdout=subprocess.PIPE, check=False, task_status=task_status
+                [sys.executable, "-m", *command],
+                stdout=subprocess.PIPE,
+                check=False,
+                task_status=task_status,
             )
         )
         buffer = bytearray()
@@ -97,7 +106,9 @@ async def process(*command: str) -> AsyncIterator[tuple[trio.Process, Callable[[
             while b"\n" not in buffer:
                 part = await process.stdout.receive_some(4096)
                 if not part:
-                    raise RuntimeError(f"{' '.join(command)} ended unexpectedly, with {process.returncode}")
+                    raise RuntimeError(
+                        f"{' '.join(command)} ended unexpectedly, with {process.returncode}"
+                    )
                 buffer.extend(part)
             text, _, rest = bytes(buffer).partition(b"\n")
             buffer[:] = rest
@@ -149,14 +160,19 @@ async def show(data: Path, seconds: float, progress: Progress) -> DemoResult:
     Raises:
       RuntimeError: the service or the shop did not start, or ended on its own.
     """
-    async with process("tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", str(data)) as (service, says):
+    async with process("tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", str(data)) as (
+        service,
+        says,
+    ):
         url = (await says()).rsplit(" ", 1)[1]
         async with process("tracesvc.demo.shop", "--push", url) as (shop, shop_says):
             shop_url, session = await shop_says(), await shop_says()
             follower, tally = _Follower(url, session), [0, 0]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follower.run)
-                await drive(shop_url, seconds, tally, lambda gone: progress(gone, tally[0], follower.events))
+                await drive(
+                    shop_url, seconds, tally, lambda gone: progress(gone, tally[0], follower.events)
+                )
                 shop.send_signal(signal.SIGTERM)
                 seen = json.loads(await shop_says())
                 with trio.move_on_after(10):

@@ -3,7 +3,18 @@
 from tracesvc.format.batch import Batch
 from tracesvc.format.errors import FormatError
 from tracesvc.format.frames import MAX_FRAME, Damage, Frame, FrameDecoder, compress
-from tracesvc.format.records import End, Generation, Header, Loss, LossRow, ProcRow, Procs, Snapshot, Stacks, Strings
+from tracesvc.format.records import (
+    End,
+    Generation,
+    Header,
+    Loss,
+    LossRow,
+    ProcRow,
+    Procs,
+    Snapshot,
+    Stacks,
+    Strings,
+)
 from tracesvc.format.stream import Item, Record, StreamDecoder
 from tracesvc.format.writer import SessionWriter
 

@@ -41,7 +41,12 @@ _BOUND: Final = 1 << 63
 _DATA: Final = ""
 _STRING: Final = "s"
 _CODE: Final = {Storage.INT: "q", Storage.STRING: _STRING, Storage.FLOAT: "d", Storage.DATA: _DATA}
-_EMPTY: Final[dict[Storage, object]] = {Storage.INT: 0, Storage.FLOAT: 0.0, Storage.STRING: 0, Storage.DATA: None}
+_EMPTY: Final[dict[Storage, object]] = {
+    Storage.INT: 0,
+    Storage.FLOAT: 0.0,
+    Storage.STRING: 0,
+    Storage.DATA: None,
+}
 _by_time: Final[Callable[[tuple[Any, ...]], int]] = itemgetter(1)
 
 
@@ -62,7 +67,9 @@ def sort_records(records: list[Any], not_before: int) -> int:
     return late
 
 
-def encode_batch(proc: int, first: int, records: Sequence[Any], intern: Callable[[str], int]) -> list[object]:
+def encode_batch(
+    proc: int, first: int, records: Sequence[Any], intern: Callable[[str], int]
+) -> list[object]:
     """The body for records that are in order of time.
 
     ``intern`` turns a name into its id in the generation's string table.
@@ -99,11 +106,15 @@ def encode_batch(proc: int, first: int, records: Sequence[Any], intern: Callable
 
 _PLACES: Final = tuple(range(MAX_EVENTS))
 _SELECT: Final = {number: bytes(number == i for i in range(256)) for number in EVENTS}
-_CODES: Final = {number: tuple(_CODE[f.storage] for f in event.fields) for number, event in EVENTS.items()}
+_CODES: Final = {
+    number: tuple(_CODE[f.storage] for f in event.fields) for number, event in EVENTS.items()
+}
 """type -> how each of its fields is stored"""
 
 
-def _pick(slots: Sequence[Sequence[Any]], types: bytes, number: int, count: int) -> list[Sequence[Any]]:
+def _pick(
+    slots: Sequence[Sequence[Any]], types: bytes, number: int, count: int
+) -> list[Sequence[Any]]:
     """Of each slot, what belongs to the ``count`` events of this type; in the way that costs the least."""
     if count * 8 > len(types):
         select = types.translate(_SELECT[number])
@@ -160,7 +171,12 @@ class Batch:
         groups: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
         at = 0
         for row in self.rows:
-            if type(row) is not list or len(row) < 2 or len(row) % 2 or set(map(type, row)) != {int}:
+            if (
+                type(row) is not list
+                or len(row) < 2
+                or len(row) % 2
+                or set(map(type, row)) != {int}
+            ):
                 raise FormatError("not a row of columns")
             number, n = row[:2]
             if not 0 <= number <= 0xFF or number in groups:
@@ -176,7 +192,11 @@ class Batch:
             groups[number] = n, columns
         if at != len(self.planes):
             raise FormatError(f"{len(self.planes)} bytes of columns, not {at}")
-        if 0 not in groups or not groups[0][1] or sum(n for n, _ in groups.values()) != 2 * self.count:
+        if (
+            0 not in groups
+            or not groups[0][1]
+            or sum(n for n, _ in groups.values()) != 2 * self.count
+        ):
             raise FormatError("the groups of a batch do not add up to its events")
         return groups
 
@@ -265,7 +285,10 @@ class Batch:
                     columns[i] = list(map(text, columns[i]))
             rows[number] = zip(*columns, strict=True) if columns else iter(((),) * n)
         times = self.times()
-        return ((number, time, next(rows[number])) for number, time in zip(self.types, times, strict=True))
+        return (
+            (number, time, next(rows[number]))
+            for number, time in zip(self.types, times, strict=True)
+        )
 
     def events(self, text: Callable[[int], str]) -> Iterator[Event]:
         """Every event, typed; types that this version does not know are passed over."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Bytes: TypeAlias = NDArray[np.uint8]
     Integers: TypeAlias = NDArray[np.int64]
     Floats: TypeAlias = NDArray[np.float64]
     Values: TypeAlias = Integers | Floats | list[Any]
@@ -150,7 +151,7 @@ class Bulk:
     def __init__(self, batches: Sequence[Batch]) -> None:
         np = numpy()
         self.batches = batches
-        self.types: NDArray[np.uint8] = np.frombuffer(b"".join([b.types for b in batches]), np.uint8)
+        self.types: Bytes = np.frombuffer(b"".join([b.types for b in batches]), np.uint8)
         self.times: Integers = np.zeros(0, np.int64)
         self._groups: dict[int, _Group] = {}
         self.fields: dict[int, list[Values]] = {}

@@ -27,7 +27,16 @@ from tracesvc.events import FrameKind
 from tracesvc.format import zstd
 from tracesvc.format.errors import FormatError
 
-__all__ = ["Damage", "Frame", "FrameDecoder", "HEADER_SIZE", "MARKER", "MAX_FRAME", "compress", "encode_frame"]
+__all__ = [
+    "HEADER_SIZE",
+    "MARKER",
+    "MAX_FRAME",
+    "Damage",
+    "Frame",
+    "FrameDecoder",
+    "compress",
+    "encode_frame",
+]
 
 MARKER: Final = b"\x96\xa4tsvc"
 HEADER_SIZE: Final = 23
@@ -72,7 +81,9 @@ class Frame:
           FormatError: it decompresses to more than a frame may hold, or not at all, or has flags that are not known.
         """
         if self.data[7] & ~COMPRESSED:
-            raise FormatError(f"frame {self.number}: flags {self.data[7]:#x} are not known to this version: upgrade")
+            raise FormatError(
+                f"frame {self.number}: flags {self.data[7]:#x} are not known to this version: upgrade"
+            )
         raw = memoryview(self.data)[HEADER_SIZE:]
         if self.compressed:
             return zstd.decompress(bytes(raw), MAX_FRAME - HEADER_SIZE)
@@ -119,7 +130,9 @@ def _checksum(kind: int, flags: int, number: int, body: bytes | memoryview) -> b
 
 def _seal(kind: int, flags: int, number: int, body: bytes) -> bytes:
     if len(body) > MAX_FRAME - HEADER_SIZE:
-        raise FormatError(f"a frame body of {len(body)} bytes is over the limit of {MAX_FRAME - HEADER_SIZE}")
+        raise FormatError(
+            f"a frame body of {len(body)} bytes is over the limit of {MAX_FRAME - HEADER_SIZE}"
+        )
     if not 0 <= number <= MAX_NUMBER:
         raise FormatError(f"frame number {number} does not fit in 32 bits")
     return b"".join(
@@ -234,7 +247,10 @@ class FrameDecoder:
                 found = self._frame_at(at)
                 if isinstance(found, Frame):
                     if self._bad_from is not None:
-                        damage, self._bad_from = Damage(self._bad_from, self._start + at, self._why), None
+                        damage, self._bad_from = (
+                            Damage(self._bad_from, self._start + at, self._why),
+                            None,
+                        )
                         yield damage
                     at += len(found.data)
                     yield found
@@ -247,8 +263,8 @@ class FrameDecoder:
         finally:
             del buffer[:at]
             self._start += at
-        if (self._closed or self._tell) and self._bad_from is not None:
-            self._tell = False
+        tell, self._tell = self._closed or self._tell, False
+        if tell and self._bad_from is not None:
             damage, self._bad_from = Damage(self._bad_from, self._start, self._why), None
             yield damage
 

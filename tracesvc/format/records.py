@@ -24,8 +24,8 @@ __all__ = [
     "Header",
     "Loss",
     "LossRow",
-    "Procs",
     "ProcRow",
+    "Procs",
     "RegionRow",
     "Snapshot",
     "SpanRow",
@@ -47,7 +47,12 @@ def vocabulary() -> list[list[object]]:
 
 def _refuse_newer(body: object, at: int) -> None:
     """Look at the version before anything else: a newer one may have changed the rest."""
-    if isinstance(body, list) and len(body) > at and isinstance(body[at], int) and body[at] > VERSION:
+    if (
+        isinstance(body, list)
+        and len(body) > at
+        and isinstance(body[at], int)
+        and body[at] > VERSION
+    ):
         raise VersionError(
             f"this trace is of format version {body[at]}; this tracesvc reads up to {VERSION}: upgrade"
         )
@@ -83,7 +88,15 @@ class Header:
 
     def pack(self) -> list[object]:
         session = uuid.UUID(self.session).bytes
-        return [self.version, session, self.source, self.monotonic, self.wall, self.options, self.events]
+        return [
+            self.version,
+            session,
+            self.source,
+            self.monotonic,
+            self.wall,
+            self.options,
+            self.events,
+        ]
 
     @classmethod
     def unpack(cls, body: object) -> Header:
@@ -114,7 +127,9 @@ class Generation:
     @classmethod
     def unpack(cls, body: object) -> Generation:
         _refuse_newer(body, 4)
-        number, mono, wall, session, version = _row("generation", body, (int, int, int, bytes, int))[:5]
+        number, mono, wall, session, version = _row(
+            "generation", body, (int, int, int, bytes, int)
+        )[:5]
         if len(session) != 16:
             raise FormatError("generation: the session is not a UUID")
         return cls(number, mono, wall, str(uuid.UUID(bytes=session)), version)
@@ -323,8 +338,14 @@ class Snapshot:
             part,
             parts,
             [TaskRow(*row) for row in zip(*decoded, strict=True)],
-            [SpanRow(*_row("snapshot span", row, (int, int, int, int, int, attributes))[:6]) for row in spans],
-            [RegionRow(*_row("snapshot region", row, (int, int, int, int, attributes))[:5]) for row in regions],
+            [
+                SpanRow(*_row("snapshot span", row, (int, int, int, int, int, attributes))[:6])
+                for row in spans
+            ],
+            [
+                RegionRow(*_row("snapshot region", row, (int, int, int, int, attributes))[:5])
+                for row in regions
+            ],
         )
 
 

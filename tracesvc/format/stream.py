@@ -11,7 +11,7 @@ from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Damage, Frame, FrameDecoder
 from tracesvc.format.records import End, Generation, Header, Loss, Procs, Snapshot, Stacks, Strings
 
-__all__ = ["Record", "Item", "StreamDecoder"]
+__all__ = ["Item", "Record", "StreamDecoder"]
 
 Record = Header | Generation | Procs | Strings | Stacks | Snapshot | Loss | End | Batch
 
@@ -125,7 +125,9 @@ class StreamDecoder:
                 self.session = record.session
             self._refused = None
             if record.session != self.session:
-                self._refused = f"a frame of session {record.session} in the stream of {self.session}"
+                self._refused = (
+                    f"a frame of session {record.session} in the stream of {self.session}"
+                )
         if self._refused is not None:
             raise FormatError(self._refused)
         match record:

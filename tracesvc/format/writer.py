@@ -9,7 +9,18 @@ from tracesvc.events import FrameKind
 from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
 from tracesvc.format.errors import FormatError
 from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, Frame, encode_frame
-from tracesvc.format.records import End, Generation, Header, Loss, LossRow, ProcRow, Procs, Snapshot, Strings, digest_of
+from tracesvc.format.records import (
+    End,
+    Generation,
+    Header,
+    Loss,
+    LossRow,
+    ProcRow,
+    Procs,
+    Snapshot,
+    Strings,
+    digest_of,
+)
 
 __all__ = ["SessionWriter"]
 
@@ -79,7 +90,8 @@ class SessionWriter:
         """Accounts; their control totals are filled in."""
         rows = [row._replace(digest=self._digests.get(row.proc, 0)) for row in rows]
         return [
-            self._frame(Procs(list(rows[i : i + ROWS_PER_FRAME]))) for i in range(0, len(rows) or 1, ROWS_PER_FRAME)
+            self._frame(Procs(list(rows[i : i + ROWS_PER_FRAME])))
+            for i in range(0, len(rows) or 1, ROWS_PER_FRAME)
         ]
 
     def intern(self, name: str) -> int:
@@ -117,7 +129,9 @@ class SessionWriter:
             body = encode_batch(proc, first, records, self._strings.__getitem__)
             strings = self._new_strings()
             try:
-                frame = self._seal(FrameKind.EVENTS, body, proc, first, count, records[1], records[1 - SLOTS])
+                frame = self._seal(
+                    FrameKind.EVENTS, body, proc, first, count, records[1], records[1 - SLOTS]
+                )
                 self._digests[proc] = digest_of(frame, self._digests.get(proc, 0))
                 return [*strings, frame]
             except FormatError:
@@ -148,7 +162,10 @@ class SessionWriter:
 
     def _new_strings(self) -> list[Frame]:
         new, self._strings.new = self._strings.new, []
-        return [self._frame(Strings(new[i : i + ROWS_PER_FRAME])) for i in range(0, len(new), ROWS_PER_FRAME)]
+        return [
+            self._frame(Strings(new[i : i + ROWS_PER_FRAME]))
+            for i in range(0, len(new), ROWS_PER_FRAME)
+        ]
 
 
 assert ROWS_PER_FRAME * (1024 + 64) < MAX_FRAME - HEADER_SIZE

@@ -34,7 +34,9 @@ def available() -> bool:
 def _need() -> Any:
     module = _module()
     if module is None:
-        raise FormatError("zstd is not installed: pip install 'tracesvc[push]' (or use Python 3.14)")
+        raise FormatError(
+            "zstd is not installed: pip install 'tracesvc[push]' (or use Python 3.14)"
+        )
     return module
 
 
@@ -52,7 +54,9 @@ def decompress(data: bytes, limit: int) -> bytes:
     """
     module = _need()
     try:
-        decompressor = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: WINDOW_LOG})
+        decompressor = module.ZstdDecompressor(
+            options={module.DecompressionParameter.window_log_max: WINDOW_LOG}
+        )
         content: bytes = decompressor.decompress(data, max_length=limit + 1)
     except module.ZstdError as exc:
         raise FormatError(f"compressed frame body is damaged: {exc}") from exc

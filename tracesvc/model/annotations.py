@@ -108,9 +108,7 @@ class Annotations:
         del proc
         self._end(complain, "span", self.spans, fields[0], time)
 
-    def region_begin(
-        self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]
-    ) -> None:
+    def region_begin(self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]) -> None:
         region, task, name, attributes = fields
         opened = Open(region, 0, task, time, name, attributes, proc)
         if self._begin(complain, "region", self.regions, opened):
@@ -153,9 +151,7 @@ class Annotations:
         seen.add(number)
         self._unknown.pop((kind, number), None)
 
-    def _begin(
-        self, complain: Here, kind: str, opens: dict[int, Open], opened: Open
-    ) -> bool:
+    def _begin(self, complain: Here, kind: str, opens: dict[int, Open], opened: Open) -> bool:
         self._enter(complain, kind, opened.id)
         early = self._early.pop((kind, opened.id), None)
         if early is None:
@@ -182,7 +178,9 @@ class Annotations:
 
     # --- gaps and the end ------------------------------------------------------------------------
 
-    def adopt(self, spans: list[SpanRow], regions: list[RegionRow], text: Callable[[int], str]) -> None:
+    def adopt(
+        self, spans: list[SpanRow], regions: list[RegionRow], text: Callable[[int], str]
+    ) -> None:
         """A snapshot says what is open."""
         self.spans, self.regions, self._stacks = {}, {}, {}
         for row in spans:
@@ -191,7 +189,13 @@ class Annotations:
             self._know("span", row.span)
         for region in regions:
             opened = Open(
-                region.region, 0, region.task, region.since, text(region.name), region.attributes, None
+                region.region,
+                0,
+                region.task,
+                region.since,
+                text(region.name),
+                region.attributes,
+                None,
             )
             self.regions[region.region] = opened
             self._stacks.setdefault(region.task, []).append(opened)

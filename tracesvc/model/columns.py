@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracesvc.events import EVENTS, Event, Storage
-from tracesvc.format import Batch, Damage, FormatError, Generation, Item, StreamDecoder
+from tracesvc.format import Batch, Damage, FormatError, Item, StreamDecoder
 from tracesvc.format.bulk import Bulk
 
 if TYPE_CHECKING:
@@ -122,9 +122,13 @@ class Columns:
 
 
 def _nothing(storage: Storage) -> Values:
-    if storage is Storage.DATA:
-        return []
-    return np.zeros(0, np.float64 if storage is Storage.FLOAT else np.int64)
+    match storage:
+        case Storage.DATA:
+            return []
+        case Storage.FLOAT:
+            return np.zeros(0, np.float64)
+        case _:
+            return np.zeros(0, np.int64)
 
 
 class Builder:

@@ -107,7 +107,9 @@ class Ledger:
         missing = row.emitted - self.next
         if missing:
             what = "are neither stored nor lost" if missing > 0 else "too many are there"
-            self._complain("account", f"{row.emitted} events emitted by its account: {abs(missing)} {what}")
+            self._complain(
+                "account", f"{row.emitted} events emitted by its account: {abs(missing)} {what}"
+            )
             self.account.missing += max(0, missing)
         self._check_lost(row)
         self.next = max(self.next, row.emitted)
@@ -120,7 +122,9 @@ class Ledger:
         everything = self._lost_before + sum(lost.values())
         # A sink that drops a LOSS frame puts the losses in it under its own cause.
         if not recorder <= row.lost <= everything:
-            self._complain("account", f"{row.lost} events lost by its account, {recorder} by LOSS frames")
+            self._complain(
+                "account", f"{row.lost} events lost by its account, {recorder} by LOSS frames"
+            )
 
     def close(self) -> None:
         """Everything up to here must be explained."""
@@ -129,6 +133,8 @@ class Ledger:
             self._complain("gap", f"events {first} to {last} are neither stored nor lost")
         self._gaps.clear()
         for row in self._announced:
-            self._complain("loss", f"events {row.first} to {row.last} are said to be lost: {self.next} is due")
+            self._complain(
+                "loss", f"events {row.first} to {row.last} are said to be lost: {self.next} is due"
+            )
         self._announced.clear()
         self.account.emitted = self.next

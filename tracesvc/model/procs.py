@@ -1,4 +1,4 @@
-"""Every event of every proc, checked: who may say it, when, and whether it fits what was said before."""
+"""The events of one writer, checked: who may say it, when, and whether it fits what was said before."""
 
 from __future__ import annotations
 
@@ -8,34 +8,25 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from tracesvc.events import EVENTS, ProcKind
-from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
-from tracesvc.format.records import digest_of
-from tracesvc.model.annotations import Annotations
-from tracesvc.model.ledger import BY_THE_RECORDER, Ledger
-from tracesvc.model.tasks import Nurseries, Run, task_of
+from tracesvc.model.annotations import Annotations, Open
+from tracesvc.model.ledger import Ledger
+from tracesvc.model.tasks import Nurseries, Run
 
-__all__ = ["Checker", "Place"]
+__all__ = ["Place", "Proc"]
 
 MAX_TEXT: Final = 16 << 10
 """bytes of a log message"""
+_OF_RUNS: Final = (
+    *("task_create", "task_waiting", "task_runnable"),
+    *("step_start", "step_yield", "step_block", "task_exit"),
+    *("io_wait_start", "io_wait_end"),
+)
 _ONLY_ON: Final = {
-    **dict.fromkeys(
-        (
-            "task_create",
-            "task_waiting",
-            "task_runnable",
-            "step_start",
-            "step_yield",
-            "step_block",
-            "task_exit",
-            "io_wait_start",
-            "io_wait_end",
-        ),
-        ProcKind.RUN,
-    ),
-    "thread_start": ProcKind.THREAD,
-    "thread_end": ProcKind.THREAD,
+    **dict.fromkeys(_OF_RUNS, ProcKind.RUN),
+    **dict.fromkeys(("thread_start", "thread_end"), ProcKind.THREAD),
 }
+ONLY_ON: Final = {n: _ONLY_ON[event.type] for n, event in EVENTS.items() if event.type in _ONLY_ON}
+"""event type -> the kind of proc that it belongs to"""
 _UNKNOWN: Final = -1
 """generation of a collection that may or may not be under way"""
 
@@ -69,405 +60,146 @@ class Place:
 
     def kept(self) -> Callable[[str, str], None]:
         """The same for later, when the check stands elsewhere."""
-        return partial(
-            self.add, proc=self.proc, seq=self.seq, offset=self.offset, frame=self.frame
-        )
+        return partial(self.add, proc=self.proc, seq=self.seq, offset=self.offset, frame=self.frame)
 
 
-class _Proc:
-    """What is known of one writer."""
+class Proc:
+    """What is known of one writer; `take` has a method for each type of event, called with its time and fields."""
 
-    def __init__(self, number: int, ledger: Ledger, run: Run) -> None:
-        self.number = number
-        self.ledger = ledger
-        self.run = run
+    def __init__(
+        self, number: int, place: Place, annotations: Annotations, nurseries: Nurseries
+    ) -> None:
+        self.number: Final = number
+        self.ledger: Final = Ledger(number, place)
+        self.run: Final = Run(nurseries, place)
         self.kind: int | None = None
         self.described: tuple[int, int, str] | None = None
-        """kind, thread, name by its ProcStart"""
+        """kind, thread and name"""
         self.stopped = False
-        self.collecting: int | None = None
-        """generation of the collection that is under way"""
-        self.threads: list[int] | None = []
-        """tasks whose calls run in the thread; None: not known"""
         self.digest: int | None = 0
         """control total of its frames; None: some are missing"""
+        self._place: Final = place
+        self._annotations: Final = annotations
+        self._collecting: int | None = None
+        """generation of the collection that is under way"""
+        self._threads: list[int] | None = []
+        """tasks whose calls run in the thread; None: not known"""
+        run = self.run
+        self.take: Final[dict[int, Callable[..., None]]] = {
+            number: getattr(self, f"_{event.type}", None) or getattr(run, event.type)
+            for number, event in EVENTS.items()
+        }
 
     def lose_track(self) -> None:
         """Events are missing."""
         self.run.lose_track()
-        self.collecting, self.threads = _UNKNOWN, None
+        self._collecting, self._threads = _UNKNOWN, None
 
+    def is_of_kind(self, kind: int) -> None:
+        """Something says so."""
+        if self.kind not in (None, kind):
+            self._place("proc", f"proc {self.number} is of kind {self.kind} and of kind {kind}")
+        self.kind = kind
 
-class Checker:
-    """All procs of a session."""
+    def describe(self, kind: int, thread: int, name: str) -> None:
+        """Its account, or its start, says this of it."""
+        if self.described not in (None, (kind, thread, name)):
+            self._place("proc", f"the account of proc {self.number} and its start disagree")
+        self.described = kind, thread, name
 
-    def __init__(self, add: Add, text: Callable[[int], str], knows: Callable[[int], bool]) -> None:
-        self.place = Place(add)
-        self.ledgers: dict[int, Ledger] = {}
-        self.by_type: dict[int, int] = {}
-        self.newest = 0
-        """ns of the latest event so far"""
-        self._knows = knows
-        self._plain_text = text
-        self._procs: dict[int, _Proc] = {}
-        self._nurseries = Nurseries()
-        self._annotations = Annotations()
-        self._opens_known = True
-        self._opens_due = False
-        """a generation has begun, and with it a snapshot of the open spans and regions is due"""
-        self._damaged = False
-        """frames are missing that nothing accounts for"""
-        self._whole = True
-        """the stream has all of the session"""
-        self._handlers: dict[int, Callable[[_Proc, int, tuple[Any, ...]], None]] = {
-            number: getattr(self, f"_{event.type}") for number, event in EVENTS.items()
-        }
+    # --- events; those of tasks and of the loop are in `Run` -------------------------------------
 
-    # --- state that is missing -------------------------------------------------------------------
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether something is missing that may explain what does not fit."""
-        return self._annotations.blind
-
-    def blind(self, *, frames: bool = False, damage: bool = False) -> None:
-        """Something is missing: ``frames`` of which procs will show, or events of a known one.
-
-        ``damage``: without an account, so the books need not close.
-        """
-        self._damaged = self._damaged or damage
-        self._annotations.blind = True
-        self._opens_known = False
-        if frames:
-            for proc in self._procs.values():
-                proc.digest = None
-
-    def _lose_track(self, proc: _Proc) -> None:
-        proc.lose_track()
-        self.blind()
-
-    def _proc(self, number: int) -> _Proc:
-        proc = self._procs.get(number)
-        if proc is None:
-            ledger = self.ledgers[number] = Ledger(number, self.place)
-            run = Run(self._nurseries, self.place)
-            proc = self._procs[number] = _Proc(number, ledger, run)
-        return proc
-
-    # --- accounts --------------------------------------------------------------------------------
-
-    def accounts(self, rows: list[ProcRow], *, late: bool) -> None:
-        """A PROCS frame; ``late``: the first of a stream that begins in the middle."""
-        self._whole = self._whole and not late
-        for row in rows:
-            self.place.proc, self.place.seq = row.proc, None
-            proc = self._proc(row.proc)
-            if late:
-                proc.digest = None
-                proc.ledger.begin_at(row)
-                self._lose_track(proc)
-            if not proc.ledger.accounted(row):
-                self._lose_track(proc)
-            if row.kind not in set(ProcKind):
-                self.place("account", f"proc kind {row.kind} is none")
-            self._check_total(proc, row.digest)
-            self._is_of_kind(proc, row.kind)
-            self._describe(proc, (row.kind, row.thread, row.name))
-
-    def _check_total(self, proc: _Proc, digest: int | None) -> None:
-        if digest is not None and proc.digest not in (None, digest):
-            self.place("total", f"the frames of proc {proc.number} are not those that were written")
-        proc.digest = digest
-
-    def _is_of_kind(self, proc: _Proc, kind: int) -> None:
-        if proc.kind not in (None, kind):
-            self.place("proc", f"proc {proc.number} is of kind {proc.kind} and of kind {kind}")
-        proc.kind = kind
-
-    def _describe(self, proc: _Proc, said: tuple[int, int, str]) -> None:
-        if proc.described not in (None, said):
-            self.place("proc", f"the account of proc {proc.number} and its start disagree")
-        proc.described = said
-
-    def loss(self, row: LossRow) -> None:
-        """A row of a LOSS frame."""
-        self.place.proc, self.place.seq = row.proc, row.first
-        proc = self._proc(row.proc)
-        if row.cause not in BY_THE_RECORDER:
-            proc.digest = None
-        if proc.ledger.loss(row):
-            proc.lose_track()
-        self.blind()
-
-    def end(self, end: End) -> None:
-        """The end mark."""
-        self.place.proc = self.place.seq = None
-        emitted = lost = 0
-        for ledger in self.ledgers.values():
-            row = ledger.row
-            self.place.proc = ledger.account.proc
-            ledger.close()
-            if (row is None or row.emitted != ledger.next) and not self._damaged:
-                self.place("account", f"no last account of proc {ledger.account.proc}")
-            emitted += max(ledger.next, row.emitted if row else 0)
-            lost += row.lost if row else 0
-        self.place.proc = None
-        less = end.emitted < emitted or end.lost < lost
-        more = end.emitted > emitted or end.lost > lost
-        if not self._damaged and (less or (more and self._whole)):
-            said = f"{end.emitted} events emitted and {end.lost} lost"
-            self.place("account", f"{said} by the end mark; {emitted} and {lost} by the accounts")
-        if end.monotonic < self.newest:
-            self.place("clock", "the end comes before an event ahead of it")
-        if self._whole:
-            self._annotations.finish()
-
-    def leave_open(self) -> None:
-        """The stream has no end: what is not explained yet may still be."""
-        for ledger in self.ledgers.values():
-            ledger.account.emitted = ledger.next
-
-    # --- snapshots -------------------------------------------------------------------------------
-
-    def begin_generation(self, number: int) -> None:
-        """Snapshots follow, before any events."""
-        self._opens_due = number > 0
-
-    def state(self, snapshot: Snapshot) -> Any:
-        """What a snapshot that begins here should say; None where that is not known."""
-        self.place.proc, self.place.seq = snapshot.proc, None
-        if snapshot.proc == 0:
-            self._opens_due = False
-            return self._opens() if self._opens_known else None
-        proc = self._proc(snapshot.proc)
-        self._is_of_kind(proc, ProcKind.RUN)
-        if proc.ledger.next != snapshot.seq:
-            self.place("snapshot", f"as of event {snapshot.seq}: {proc.ledger.next} is due")
-        return proc.run.rows() if proc.run.known else None
-
-    def _opens(self) -> Any:
-        spans, regions = self._annotations.spans, self._annotations.regions
-        return [{number: one.row() for number, one in opens.items()} for opens in (spans, regions)]
-
-    def compare(self, snapshot: Snapshot, state: Any) -> None:
-        """A whole snapshot against what should be in it; where that is not known, it is believed."""
-        self.place.proc, self.place.seq = snapshot.proc, None
-        if snapshot.proc == 0:
-            self._compare_opens(snapshot, state)
-            return
-        run = self._proc(snapshot.proc).run
-        tasks = [task_of(row, self._text) for row in snapshot.tasks]
-        said = Run(Nurseries(), self.place)
-        said.adopt(tasks)
-        if len(said.tasks) != len(tasks):
-            self.place("snapshot", "a task is in it twice")
-        if state is not None:
-            self._compare("task", said.rows(), state)
-        elif not run.known and self._proc(snapshot.proc).ledger.next == snapshot.seq:
-            run.adopt(tasks)
-            for task in tasks:
-                self._annotations.know_task(task.id)
-
-    def _compare_opens(self, snapshot: Snapshot, state: Any) -> None:
-        said = Annotations()
-        said.adopt(snapshot.spans, snapshot.regions, self._text)
-        if len(said.spans) + len(said.regions) != len(snapshot.spans) + len(snapshot.regions):
-            self.place("snapshot", "a span or region is in it twice")
-        if state is None:
-            self._annotations.adopt(snapshot.spans, snapshot.regions, self._text)
-            self._opens_known = True
-            return
-        for kind, opens, expected in zip(
-            ("span", "region"), (said.spans, said.regions), state, strict=True
-        ):
-            self._compare(kind, {n: one.row() for n, one in opens.items()}, expected)
-        if self.is_blind:
-            self._annotations.adopt(snapshot.spans, snapshot.regions, self._text)
-
-    def _compare(self, what: str, said: dict[int, Any], expected: dict[int, Any]) -> None:
-        for number in said.keys() | expected.keys():
-            if number not in expected:
-                self.place("snapshot", f"{what} {number} is in it and should not be")
-            elif number not in said:
-                # An end that came by before its begin may be what is missing.
-                if what == "task" or not self.is_blind:
-                    self.place("snapshot", f"{what} {number} is not in it")
-            elif said[number] != expected[number]:
-                self.place(
-                    "snapshot", f"{what} {number} is {said[number]}, by the events {expected[number]}"
-                )
-
-    def _snapshots_over(self) -> None:
-        self._opens_due = False
-        if not self._opens_known:
-            self._annotations.adopt([], [], self._text)
-            self._opens_known = True
-        elif self._annotations.spans or self._annotations.regions:
-            self.place.proc, self.place.seq = 0, None
-            self.place("snapshot", "no snapshot of the open spans and regions")
-
-    # --- events ----------------------------------------------------------------------------------
-
-    def _text(self, number: int) -> str:
-        if not self._knows(number) and not self.is_blind:
-            self.place("names", f"name {number} is not in the table")
-        return self._plain_text(number)
-
-    def batch(self, batch: Batch, frame: Frame) -> None:
-        """The events of a batch, and the frame it came in.
-
-        Raises:
-          FormatError: its columns are damaged; nothing has been taken from it then.
-        """
-        if self._opens_due:
-            self._snapshots_over()
-        place = self.place
-        place.proc, place.seq = batch.proc, batch.first
-        place.offset, place.frame = frame.offset, frame.number
-        records = batch.records(self._text)
-        late = batch.deltas()[0]
-        proc = self._proc(batch.proc)
-        if proc.digest is not None:
-            proc.digest = digest_of(frame, proc.digest)
-        if not proc.ledger.events(batch.first, batch.count):
-            self._lose_track(proc)
-        if late:
-            place("clock", "the first event of a batch is not at its time")
-        time_before, seq, seen = proc.ledger.time, batch.first, self.by_type
-        for number, time, fields in records:
-            place.seq = seq
-            seq += 1
-            if time < time_before:
-                place("clock", f"{time_before - time} ns before the event ahead of it")
-            time_before = time
-            seen[number] = seen.get(number, 0) + 1
-            if proc.stopped:
-                place("proc", "an event after proc_stop")
-            handler = self._handlers.get(number)
-            if handler is not None:
-                only = _KIND_OF.get(number)
-                if only is not None and proc.kind != only:
-                    self._is_of_kind(proc, only)
-                handler(proc, time, fields)
-        proc.ledger.time = time_before
-        self.newest = max(self.newest, time_before)
-
-    def _proc_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _proc_start(self, time: int, kind: int, thread: int, name: str) -> None:
         del time
-        kind, thread, name = fields
-        if proc.run.begun and proc.run.known:
-            self.place("proc", "proc_start for the second time")
-        self._is_of_kind(proc, kind)
-        self._describe(proc, (kind, thread, name))
-        proc.run.begun = True
+        if self.run.begun and self.run.known:
+            self._place("proc", "proc_start for the second time")
+        self.is_of_kind(kind)
+        self.describe(kind, thread, name)
+        self.run.begun = True
 
-    def _proc_stop(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        del time, fields
-        proc.stopped = True
-
-    def _task_create(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        self._annotations.created(self.place, fields[0])
-        proc.run.create(time, *fields)
-
-    def _task_waiting(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.waiting(time, *fields)
-
-    def _task_runnable(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.runnable(time, *fields)
-
-    def _step_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.step_start(time, *fields)
-
-    def _step_yield(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.step_yield(time, *fields)
-
-    def _step_block(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.step_block(time, *fields)
-
-    def _task_exit(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.exit(time, *fields)
-
-    def _io_wait_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        proc.run.io_start(time, *fields)
-
-    def _io_wait_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        del fields
-        proc.run.io_end(time)
-
-    def _thread_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _proc_stop(self, time: int) -> None:
         del time
-        if fields[0] <= 0:
-            self.place("id", f"task {fields[0]}")
-        self._annotations.refer(self.place, "task", fields[0])
-        if proc.threads is not None:
-            proc.threads.append(fields[0])
+        self.stopped = True
 
-    def _thread_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _task_create(self, time: int, task: int, *rest: Any) -> None:
+        self._annotations.created(self._place, task)
+        self.run.task_create(time, task, *rest)
+
+    def _thread_start(self, time: int, task: int, function: str) -> None:
+        del time, function
+        if task <= 0:
+            self._place("id", f"task {task}")
+        self._annotations.refer(self._place, "task", task)
+        if self._threads is not None:
+            self._threads.append(task)
+
+    def _thread_end(self, time: int, task: int) -> None:
         del time
-        if proc.threads is not None:
-            began = proc.threads.pop() if proc.threads else None
-            if began != fields[0]:
+        if self._threads is not None:
+            began = self._threads.pop() if self._threads else None
+            if began != task:
                 what = "no call" if began is None else f"one for task {began}"
-                self.place("thread", f"a call for task {fields[0]} ends, and {what} has begun")
+                self._place("thread", f"a call for task {task} ends, and {what} has begun")
 
-    def _gc_start(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _gc_start(self, time: int, generation: int) -> None:
         del time
-        if not 0 <= fields[0] <= 2:
-            self.place("gc", f"a collection of generation {fields[0]}")
-        if proc.kind == ProcKind.PROCESS:  # several threads may write here
+        if not 0 <= generation <= 2:
+            self._place("gc", f"a collection of generation {generation}")
+        if self.kind == ProcKind.PROCESS:  # several threads may write here
             return
-        if proc.collecting not in (None, _UNKNOWN):
-            self.place("gc", "a collection begins within another")
-        proc.collecting = fields[0]
+        if self._collecting not in (None, _UNKNOWN):
+            self._place("gc", "a collection begins within another")
+        self._collecting = generation
 
-    def _gc_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _gc_end(self, time: int, generation: int, collected: int) -> None:
         del time
-        if fields[1] < 0:
-            self.place("gc", f"{fields[1]} objects collected")
-        if proc.kind == ProcKind.PROCESS:
+        if collected < 0:
+            self._place("gc", f"{collected} objects collected")
+        if self.kind == ProcKind.PROCESS:
             return
-        if proc.collecting not in (fields[0], _UNKNOWN):
-            self.place("gc", f"a collection of generation {fields[0]} ends that has not begun")
-        proc.collecting = None
+        if self._collecting not in (generation, _UNKNOWN):
+            self._place("gc", f"a collection of generation {generation} ends that has not begun")
+        self._collecting = None
 
-    def _annotated(self, proc: _Proc, task: int) -> None:
-        if proc.kind == ProcKind.RUN:
-            proc.run.annotated(task)
-        self._annotations.refer(self.place, "task", task)
+    def _annotated(self, task: int) -> None:
+        if self.kind == ProcKind.RUN:
+            self.run.annotated(task)
+        self._annotations.refer(self._place, "task", task)
 
-    def _span_begin(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        self._annotated(proc, fields[2])
-        self._annotations.span_begin(self.place, proc.number, time, fields)
+    def _span_begin(
+        self, time: int, span: int, parent: int, task: int, name: str, attributes: Any
+    ) -> None:
+        self._annotated(task)
+        opened = Open(span, parent, task, time, name, attributes, self.number)
+        self._annotations.span_begin(self._place, opened)
 
-    def _span_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        self._annotated(proc, fields[1])
-        self._annotations.span_end(self.place, proc.number, time, fields)
+    def _span_end(self, time: int, span: int, task: int) -> None:
+        self._annotated(task)
+        self._annotations.span_end(self._place, time, span)
 
-    def _region_begin(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        self._annotated(proc, fields[1])
-        self._annotations.region_begin(self.place, proc.number, time, fields)
+    def _region_begin(self, time: int, region: int, task: int, name: str, attributes: Any) -> None:
+        self._annotated(task)
+        opened = Open(region, 0, task, time, name, attributes, self.number)
+        self._annotations.region_begin(self._place, opened)
 
-    def _region_end(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _region_end(self, time: int, region: int, task: int) -> None:
         # Not by the task that runs: one that ends elsewhere is put right in the name of its own.
-        self._annotations.refer(self.place, "task", fields[1])
-        self._annotations.region_end(self.place, proc.number, time, fields)
+        self._annotations.refer(self._place, "task", task)
+        self._annotations.region_end(self._place, self.number, time, region, task)
 
-    def _log(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
-        del time
-        task, span, level, cut, message, _ = fields
-        self._annotated(proc, task)
-        self._annotations.refer(self.place, "span", span)
+    def _log(
+        self, time: int, task: int, span: int, level: int, cut: int, message: Any, attributes: Any
+    ) -> None:
+        del time, attributes
+        self._annotated(task)
+        self._annotations.refer(self._place, "span", span)
         if level < 0 or cut < 0:
-            self.place("log", f"level {level}, {cut} characters cut")
+            self._place("log", f"level {level}, {cut} characters cut")
         if not isinstance(message, str) or len(message.encode("utf-8", "replace")) > MAX_TEXT:
-            self.place("log", f"the message is no text of at most {MAX_TEXT} bytes")
+            self._place("log", f"the message is no text of at most {MAX_TEXT} bytes")
 
-    def _counter(self, proc: _Proc, time: int, fields: tuple[Any, ...]) -> None:
+    def _counter(self, time: int, name: str, value: float, task: int) -> None:
         del time
-        name, value, task = fields
-        self._annotated(proc, task)
+        self._annotated(task)
         if not math.isfinite(value):
-            self.place("counter", f"counter {name!r} is {value}")
-
-
-_KIND_OF: Final = {n: _ONLY_ON[event.type] for n, event in EVENTS.items() if event.type in _ONLY_ON}
+            self._place("counter", f"counter {name!r} is {value}")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from tracesvc.events import Event
 from tracesvc.format import (
@@ -33,7 +33,16 @@ from tracesvc.format.records import Loss
 if TYPE_CHECKING:
     from tracesvc.model.columns import Builder, Columns
 
-__all__ = ["MAX_LISTED", "Session", "Trace", "read"]
+__all__ = ["MAX_LISTED", "Readable", "Session", "Source", "Trace", "read"]
+
+
+class Readable(Protocol):
+    """A binary file, or whatever reads like one."""
+
+    def read(self, n: int, /) -> bytes: ...
+
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 
 PIECE: Final = 1 << 20
 """bytes read at a time"""
@@ -61,7 +70,7 @@ class Session:
         return self.started + time - self.monotonic
 
 
-def read(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> Trace:
+def read(source: Source) -> Trace:
     """Open a trace.
 
     ::
@@ -95,7 +104,7 @@ class Trace:
     Closing it is needed only to give back the file early; a context manager does that.
     """
 
-    def __init__(self, file: BinaryIO, *, owned: bool) -> None:
+    def __init__(self, file: Readable, *, owned: bool) -> None:
         self._file = file
         self._owned = owned
         self._reset()
@@ -130,7 +139,8 @@ class Trace:
     def close(self) -> None:
         """Close the file, if `read` opened it."""
         if self._owned:
-            self._file.close()
+            file: Any = self._file
+            file.close()
 
     def __del__(self) -> None:
         # `for event in read(path)` leaves nobody to close it, and that is no mistake to warn of.
@@ -141,8 +151,10 @@ class Trace:
 
         Raises:
           OSError: the source cannot seek.
+          AttributeError: it has no ``seek`` at all.
         """
-        self._file.seek(0)
+        file: Any = self._file
+        file.seek(0)
         self._reset()
 
     # --- what it is ------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ class Run:
 
     def adopt(self, tasks: Iterable[Task]) -> None:
         """A snapshot says how it is."""
-        for task in self.tasks:
-            self._nurseries.forget(task)
+        for owner in self.tasks:
+            self._nurseries.forget(owner)
         self.tasks = {task.id: task for task in tasks}
         running = [task for task in self.tasks.values() if task.state is State.RUNNING]
         self.running = running[0] if running else None
@@ -111,7 +111,9 @@ class Run:
         found.state, found.since, found.reason, found.object = after, time, 0, 0
         return found
 
-    def create(self, time: int, task: int, parent: int, nursery: int, name: str, entry: str) -> None:
+    def create(
+        self, time: int, task: int, parent: int, nursery: int, name: str, entry: str
+    ) -> None:
         if task in self.tasks and self.known:
             self._complain("task", f"task {task} is created again")
         if self.known and parent and parent not in self.tasks:

@@ -7,8 +7,7 @@ events.  Whatever is wrong becomes a `Violation` with its place: nothing is rais
 
 from __future__ import annotations
 
-import os
-from typing import Any, BinaryIO
+from typing import Any
 
 from tracesvc.events import EVENTS, FrameKind
 from tracesvc.format import (
@@ -26,7 +25,7 @@ from tracesvc.format import (
     Strings,
 )
 from tracesvc.model.procs import Checker
-from tracesvc.model.reader import Trace, read
+from tracesvc.model.reader import Source, Trace, read
 from tracesvc.model.report import Report, Violation
 
 __all__ = ["verify"]
@@ -34,9 +33,7 @@ __all__ = ["verify"]
 MAX_NAME = 1024
 
 
-def verify(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Trace,
-) -> Report:
+def verify(source: Source | Trace) -> Report:
     """Check a trace from front to end.
 
     A trace that is being written, or whose program was killed, is right as far as it goes; the report's ``ended`` and
@@ -84,12 +81,23 @@ class Verifier:
         self._finish()
         report.bytes = self._trace.offset + self._trace.pending
         report.session = None if self._trace.session is None else self._trace.session.id
-        report.by_type = {EVENTS[n].type if n in EVENTS else f"type {n}": c for n, c in sorted(self._checker.by_type.items())}
+        report.by_type = {
+            EVENTS[n].type if n in EVENTS else f"type {n}": c
+            for n, c in sorted(self._checker.by_type.items())
+        }
         report.events = sum(report.by_type.values())
         report.accounts = [ledger.account for _, ledger in sorted(self._checker.ledgers.items())]
         return report
 
-    def _add(self, code: str, text: str, proc: int | None = None, seq: int | None = None, offset: int | None = None, frame: int | None = None) -> None:
+    def _add(
+        self,
+        code: str,
+        text: str,
+        proc: int | None = None,
+        seq: int | None = None,
+        offset: int | None = None,
+        frame: int | None = None,
+    ) -> None:
         if offset is None:
             offset, frame = self._offset, self._frame
         self._report.add(Violation(code, text, offset, frame, proc, seq))
@@ -98,7 +106,9 @@ class Verifier:
 
     def _damage(self, damage: Damage) -> None:
         self._offset, self._frame = damage.start, None
-        self._add("damage", f"bytes {damage.start:,} to {damage.end:,} are no good: {damage.reason}")
+        self._add(
+            "damage", f"bytes {damage.start:,} to {damage.end:,} are no good: {damage.reason}"
+        )
         self._checker.blind(frames=True, damage=True)
         self._snapshots.clear()
         self._number = None
@@ -173,13 +183,22 @@ class Verifier:
         if before is None:
             self._joined_late = generation.number > 0
             if self._joined_late:
-                self._report.notes.append(f"begins with generation {generation.number}: the sink joined then")
+                self._report.notes.append(
+                    f"begins with generation {generation.number}: the sink joined then"
+                )
                 self._checker.blind()
-        elif generation.number <= before.number or generation.monotonic < before.monotonic:
-            self._add("clock", f"generation {generation.number} after generation {before.number}")
-        elif generation.number != before.number + 1 and not self._checker.is_blind:
+        elif (
+            generation.number <= before.number
+            or generation.monotonic < before.monotonic
+            or (generation.number != before.number + 1 and not self._checker.is_blind)
+        ):
             self._add("clock", f"generation {generation.number} after generation {before.number}")
         self._checker.begin_generation(generation.number)
+
+    def _follows(self, before: Generation, generation: Generation) -> bool:
+        step = generation.number - before.number
+        later = generation.monotonic >= before.monotonic
+        return later and (step == 1 or (step > 1 and self._checker.is_blind))
 
     def _names(self, rows: list[tuple[int, str]]) -> None:
         for number, name in rows:
@@ -195,7 +214,9 @@ class Verifier:
         try:
             self._checker.batch(batch, frame)
         except FormatError as exc:
-            self._add("damage", f"the columns of a batch are damaged: {exc}", batch.proc, batch.first)
+            self._add(
+                "damage", f"the columns of a batch are damaged: {exc}", batch.proc, batch.first
+            )
             self._checker.blind()
 
     # --- snapshots -------------------------------------------------------------------------------
@@ -205,7 +226,11 @@ class Verifier:
         if parts is None:
             parts = self._snapshots[snapshot.proc] = _Parts(snapshot, self._checker.state(snapshot))
         elif (snapshot.seq, snapshot.parts, snapshot.part) != parts.due:
-            self._add("snapshot", f"part {snapshot.part} of {snapshot.parts} of a snapshot is out of place", snapshot.proc)
+            self._add(
+                "snapshot",
+                f"part {snapshot.part} of {snapshot.parts} of a snapshot is out of place",
+                snapshot.proc,
+            )
             return
         if not parts.take(snapshot):
             self._add("snapshot", "the first part of a snapshot is missing", snapshot.proc)
@@ -216,7 +241,9 @@ class Verifier:
         """Every snapshot that was begun is whole, and there is one of everything that lives."""
         for proc, parts in self._snapshots.items():
             if not parts.whole:
-                self._add("snapshot", f"{parts.taken} of {parts.snapshot.parts} parts of a snapshot", proc)
+                self._add(
+                    "snapshot", f"{parts.taken} of {parts.snapshot.parts} parts of a snapshot", proc
+                )
         self._snapshots.clear()
 
     # --- the end ---------------------------------------------------------------------------------
@@ -232,7 +259,10 @@ class Verifier:
         report, trace = self._report, self._trace
         report.ended = self._end is not None
         if self._headers == 0:
-            self._add("header", "there is no frame" if trace.pending == 0 else "not even the header is whole")
+            self._add(
+                "header",
+                "there is no frame" if trace.pending == 0 else "not even the header is whole",
+            )
         if not report.ended:
             report.notes.append("not ended: the trace is being written, or its program was killed")
             self._checker.leave_open()

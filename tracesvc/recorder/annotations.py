@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
     from tracesvc.recorder.session import Session
 
-__all__ = ["LEVELS", "Region", "Span", "counter", "log", "open_annotations", "recording", "region", "span"]
+__all__ = [
+    "LEVELS",
+    "Region",
+    "Span",
+    "counter",
+    "log",
+    "open_annotations",
+    "recording",
+    "region",
+    "span",
+]
 
 MAX_TEXT: Final = 16 << 10
 """bytes of UTF-8 in a log message"""
@@ -116,7 +126,9 @@ class _Work:
             return False
         self.entered = True
         outer = self.outer = current.get()
-        if outer is not None and outer.ended:  # what that lay in is of no more use: misuse must not make a chain for ever
+        if (
+            outer is not None and outer.ended
+        ):  # what that lay in is of no more use: misuse must not make a chain for ever
             outer.outer = _innermost_open(outer.outer)
         current.set(self)
         return True
@@ -204,7 +216,12 @@ class Region(_Work):
         self._key = task or -proc.number
         self._stack = session.open_regions.setdefault(self._key, [])
         self._stack.append(self)
-        _emit(session, proc, (RegionBegin.number, now(), self.id, task, (cut_name(self.name), attributes)), size)
+        _emit(
+            session,
+            proc,
+            (RegionBegin.number, now(), self.id, task, (cut_name(self.name), attributes)),
+            size,
+        )
 
     def __exit__(
         self,
@@ -224,7 +241,9 @@ class Region(_Work):
         proc, task = _writer(session)
         if not self._leave(current_region, elsewhere=task != self.task):
             return
-        while self._stack:  # those inside it end with it: regions of a task nest in the trace, whatever happened
+        while (
+            self._stack
+        ):  # those inside it end with it: regions of a task nest in the trace, whatever happened
             inner = self._stack.pop()
             inner.swept, inner.ended = inner is not self, True
             _emit(session, proc, (RegionEnd.number, now(), inner.id, self.task, 0))
@@ -275,7 +294,11 @@ def log(message: str, /, *, level: str | int = "info", **attributes: Any) -> Non
     if session is None:
         return
     proc, task = _writer(session)
-    number = min(max(level, 0), MAX_LEVEL) if type(level) is int else LEVELS.get(cut_name(level), LEVELS["info"])
+    number = (
+        min(max(level, 0), MAX_LEVEL)
+        if type(level) is int
+        else LEVELS.get(cut_name(level), LEVELS["info"])
+    )
     text, cut = cut_text(message, MAX_TEXT)
     values, size = _attributes(attributes)
     rest = (number, cut, text, values)
@@ -311,7 +334,9 @@ def _attributes(attributes: dict[str, Any]) -> tuple[dict[str, Any] | None, int]
     for key, value in itertools.islice(attributes.items(), MAX_ATTRIBUTES):
         if type(value) is int and not -(1 << 63) <= value < 1 << 64:
             # 640 digits are the least that Python can be told to be content with
-            value = str(value) if value.bit_length() < 2048 else f"<int of {value.bit_length()} bits>"
+            value = (
+                str(value) if value.bit_length() < 2048 else f"<int of {value.bit_length()} bits>"
+            )
         elif type(value) is bytes:
             value = value[:MAX_VALUE]
         elif type(value) not in _PLAIN:

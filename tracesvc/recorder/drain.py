@@ -19,7 +19,6 @@ from tracesvc.format.records import (
     RegionRow,
     Snapshot,
     SpanRow,
-    TaskRow,
 )
 from tracesvc.format.writer import SessionWriter
 from tracesvc.recorder.clock import now, wall
@@ -94,7 +93,9 @@ class Drain:
         if self.rotate:
             return True
         newest = buffer.records[1 - SLOTS]
-        return bool(newest - self._generation_began >= GENERATION and self._events_since >= self._weight)
+        return bool(
+            newest - self._generation_began >= GENERATION and self._events_since >= self._weight
+        )
 
     def begin_generation(self) -> Iterator[list[Frame]]:
         """The frames that open a generation, in pieces that take under a millisecond each; exhaust it."""
@@ -106,7 +107,9 @@ class Drain:
         yield self._writer.generation(generation, self._rows())
         stale = {number for number, proc in self._session.procs.items() if proc.stale}
         for proc in self._live.runs:
-            if proc not in stale:  # what is believed of its tasks may be wrong; it is being read anew
+            if (
+                proc not in stale
+            ):  # what is believed of its tasks may be wrong; it is being read anew
                 yield from self._tasks(proc)
         yield from self._annotations()
 
@@ -114,7 +117,9 @@ class Drain:
         seq, parts = self._account(proc).next, -(-self._live.tasks_of(proc) // PIECE)
         rows = self._live.task_rows(proc, self._writer.intern)
         for part in range(parts):
-            yield self._writer.snapshot(Snapshot(proc, seq, part, parts, tasks=list(islice(rows, PIECE))))
+            yield self._writer.snapshot(
+                Snapshot(proc, seq, part, parts, tasks=list(islice(rows, PIECE)))
+            )
 
     def _annotations(self) -> Iterator[list[Frame]]:
         rows = self._live.annotation_rows(self._writer.intern)
@@ -151,7 +156,8 @@ class Drain:
     def has_passed(self, events: dict[int, int]) -> bool:
         """Whether that many events of each proc went by, lost ones included."""
         return all(
-            number not in self._session.procs or self._account(number).next >= count for number, count in events.items()
+            number not in self._session.procs or self._account(number).next >= count
+            for number, count in events.items()
         )
 
     # --- events and losses -----------------------------------------------------------------------
@@ -181,7 +187,9 @@ class Drain:
             account = self._account(row.proc)
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
-            if row.start < account.newest:  # its first one was interrupted by what the stream has already
+            if (
+                row.start < account.newest
+            ):  # its first one was interrupted by what the stream has already
                 rows[i] = row._replace(start=account.newest, end=max(row.end, account.newest))
         return self._writer.losses(rows)
 
@@ -193,7 +201,9 @@ class Drain:
         tree = self._trees.get(proc.number)
         if tree is not None and account.next >= tree.seq:
             del self._trees[proc.number]
-            if account.next == tree.seq:  # else there was another loss in between: a new one will be read
+            if (
+                account.next == tree.seq
+            ):  # else there was another loss in between: a new one will be read
                 self._live.repair(proc.number, tree, now())
                 proc.stale = False
                 self.rotate = True
@@ -207,7 +217,11 @@ class Drain:
         rows = []
         for proc in list(self._session.procs.values()):
             account = self._account(proc.number)
-            rows.append(ProcRow(proc.number, proc.kind, proc.name, proc.thread, account.next, account.lost, True))
+            rows.append(
+                ProcRow(
+                    proc.number, proc.kind, proc.name, proc.thread, account.next, account.lost, True
+                )
+            )
         return rows
 
     # --- the end ---------------------------------------------------------------------------------
@@ -215,7 +229,9 @@ class Drain:
     def footer(self) -> list[Frame]:
         """Last losses, last accounts, end mark."""
         frames: list[Frame] = []
-        if self.rotate:  # nothing has been written yet, or somebody who joined waits for a beginning
+        if (
+            self.rotate
+        ):  # nothing has been written yet, or somebody who joined waits for a beginning
             for piece in self.begin_generation():
                 frames += piece
         for proc in list(self._session.procs.values()):

@@ -48,6 +48,8 @@ class GarbageEvents:
                 proc = session.process
             self._proc = proc
             proc.extend((GcStart.number, now(), info["generation"], 0, 0))
-        elif (proc := self._proc) is not None and proc.live:  # a finalizer may have given the thread another one
+        elif (
+            proc := self._proc
+        ) is not None and proc.live:  # a finalizer may have given the thread another one
             self._proc = None
             proc.extend((GcEnd.number, now(), info["generation"], info["collected"], 0))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -112,7 +112,9 @@ class RunHooks(trio.abc.Instrument):
         def read() -> None:
             if proc.live and proc.session.open:
                 proc.seal(everything=True)
-                if not proc.records:  # else another thread is sealing right now: it will be asked for again
+                if (
+                    not proc.records
+                ):  # else another thread is sealing right now: it will be asked for again
                     answer(read_tree(proc.sealed))
 
         with contextlib.suppress(*GONE):

@@ -54,7 +54,9 @@ def entry_of(coroutine: object) -> str:
     if entry is None:
         if len(_entries) >= 4096:  # code made at run time must not pile up here
             _entries.clear()
-        entry = _entries[code] = cut_name(f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})")
+        entry = _entries[code] = cut_name(
+            f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})"
+        )
     return entry
 
 
@@ -67,7 +69,9 @@ def cut_name(name: object, limit: int = MAX_NAME) -> str:
 
 def cut_text(thing: object, limit: int) -> tuple[str, int]:
     """`cut_name`, and how many characters of the text were cut off."""
-    text = str.__str__(thing if isinstance(thing, str) else _safe_repr(thing))  # of a subclass: what it holds
+    text = str.__str__(
+        thing if isinstance(thing, str) else _safe_repr(thing)
+    )  # of a subclass: what it holds
     encoded = text[: limit + 1].encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode(), 0

@@ -34,7 +34,9 @@ _STATE: Final = {
     StepYield.number: TaskState.RUNNABLE,
     StepBlock.number: TaskState.WAITING,
 }
-_CHANGES: Final = bytes((i in _STATE or i == TaskExit.number) and i != StepStart.number for i in range(256))
+_CHANGES: Final = bytes(
+    (i in _STATE or i == TaskExit.number) and i != StepStart.number for i in range(256)
+)
 _OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
 _ANNOTATIONS: Final = bytes(i in _OPENINGS for i in range(256))
 _WAITS: Final = {TaskWaiting.number, StepBlock.number}
@@ -67,7 +69,11 @@ class LiveState:
 
     def __len__(self) -> int:
         """Rows that a snapshot would have."""
-        return sum(len(run.tasks) for run in self._runs.values()) + len(self._spans) + len(self._regions)
+        return (
+            sum(len(run.tasks) for run in self._runs.values())
+            + len(self._spans)
+            + len(self._regions)
+        )
 
     @property
     def runs(self) -> list[int]:
@@ -91,7 +97,9 @@ class LiveState:
             for i in compress(range(0, len(records), SLOTS), annotations):
                 self._apply_annotation(*records[i : i + SLOTS])
 
-    def _apply_tasks(self, proc: int, records: list[Any], types: bytes, last: dict[int, int]) -> None:
+    def _apply_tasks(
+        self, proc: int, records: list[Any], types: bytes, last: dict[int, int]
+    ) -> None:
         run = self._runs.get(proc)
         if run is None:
             run = self._runs[proc] = _Run()
@@ -138,7 +146,11 @@ class LiveState:
         run.tasks = tree.tasks
         for task, (state, reason, thing) in tree.states.items():
             known = old.last.get(task)
-            since = known[1] if known is not None and (known[0], *known[2:]) == (state, reason, thing) else time
+            since = (
+                known[1]
+                if known is not None and (known[0], *known[2:]) == (state, reason, thing)
+                else time
+            )
             run.last[task] = state, since, reason, thing
         gone = old.tasks.keys() - tree.tasks.keys()
         self._spans = {number: row for number, row in self._spans.items() if row[1] not in gone}
@@ -155,7 +167,9 @@ class LiveState:
         run = self._runs[proc]
         for task, (parent, nursery, name, entry) in run.tasks.items():
             state, since, reason, thing = run.last[task]
-            yield TaskRow(task, parent, nursery, intern(name), intern(entry), state, since, reason, thing)
+            yield TaskRow(
+                task, parent, nursery, intern(name), intern(entry), state, since, reason, thing
+            )
 
     def annotation_rows(self, intern: Callable[[str], int]) -> list[SpanRow | RegionRow]:
         """The open spans and regions."""

@@ -62,7 +62,9 @@ def real_deadline(scope: trio.CancelScope, seconds: float) -> Iterator[None]:
     thread = threading.Thread(target=wait, name="tracesvc deadline", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the interpreter is about to end: the program's own clock is better than none
+    except (
+        RuntimeError
+    ):  # the interpreter is about to end: the program's own clock is better than none
         scope.deadline = trio.current_time() + seconds
     try:
         yield

@@ -73,7 +73,9 @@ class Proc:
         "thread",
     )
 
-    def __init__(self, session: Session, number: int, kind: ProcKind, name: str, thread: int, events: int) -> None:
+    def __init__(
+        self, session: Session, number: int, kind: ProcKind, name: str, thread: int, events: int
+    ) -> None:
         self.session: Final = session
         self.number: Final = number
         self.kind: Final = kind

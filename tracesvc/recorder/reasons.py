@@ -1,18 +1,19 @@
 """What a task that has just been suspended waits for.
 
 trio keeps, for every suspended task, the function that would abort its wait.  Its code object tells which of trio's
-primitives suspended the task, its closure on what: one dictionary lookup per block.  Two cases need the task's stack: a
-parking lot that is seen for the first time (whose is it: a lock's, a limiter's?), and a task that was cancelled while it
-blocked and whose abort function trio has already dropped.
+primitives suspended the task, its closure on what: one dictionary lookup per block.  Two cases need the task's stack:
+a parking lot that is seen for the first time (whose is it: a lock's, a limiter's?), and a task that was cancelled while
+it blocked and whose abort function trio has already dropped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any, Final
 
 import trio
@@ -24,7 +25,7 @@ __all__ = ["reason_of"]
 
 Answer = tuple[int, int]
 """(reason, object)"""
-_Rule = Callable[[trio.lowlevel.Task, tuple[CellType, ...]], Answer]
+_Rule = Callable[[trio.lowlevel.Task, Any], Answer]
 """gives the answer for a task, from the closure of the function that would abort its wait"""
 
 _TRIO: Final = str(Path(trio.__file__).parent)
@@ -45,7 +46,8 @@ def reason_of(task: trio.lowlevel.Task) -> Answer:
         abort: Any = task._abort_func
         if type(abort) is not FunctionType:
             return _by_stack(task)
-        known = _rules.get(id(abort.__code__))  # by id: to hash a code object takes longer than all the rest
+        # By id: to hash a code object takes longer than all the rest.
+        known = _rules.get(id(abort.__code__))
         rule = _learn(abort) if known is None else known[1]
         return rule(task, abort.__closure__)
     except Exception:  # a shape of trio not seen yet: the truth is then that we cannot tell
@@ -84,19 +86,26 @@ def _constant(answer: Answer) -> _Rule:
 
 
 def _file_descriptor(fd: int, direction: int) -> _Rule:
-    readable, writable, process = int(Reason.READABLE), int(Reason.WRITABLE), (int(Reason.PROCESS), 0)
+    readable, writable, process = (
+        int(Reason.READABLE),
+        int(Reason.WRITABLE),
+        (int(Reason.PROCESS), 0),
+    )
 
     def wait_for_fd(task: trio.lowlevel.Task, closure: tuple[CellType, ...]) -> Answer:
         if closure[direction].cell_contents != "read_task":
             return writable, closure[fd].cell_contents
-        coroutine: Any = task.coro  # `_await_chain` spelled out: servers come here with every request
+        coroutine: Any = (
+            task.coro
+        )  # `_await_chain` spelled out: servers come here with every request
         try:
             while coroutine is not None:
                 if coroutine.cr_code is _process_wait:
                     return process
                 coroutine = coroutine.cr_await
         except AttributeError:  # not a plain coroutine
-            pass
+            if any(code is _process_wait for code, _ in _await_chain(task)):
+                return process
         return readable, closure[fd].cell_contents
 
     return wait_for_fd
@@ -141,13 +150,12 @@ def _parked(task: trio.lowlevel.Task, closure: object = None) -> Answer:
 
 def _owner_of_lot(task: trio.lowlevel.Task, lot: object) -> Answer:
     """Whose parking lot it is: the object whose method awaits ``park``."""
-    owner = None
-    for coroutine in _await_chain(task):
-        if coroutine.cr_code.co_qualname == "ParkingLot.park":
+    owner: FrameType | None = None
+    for code, frame in _await_chain(task):
+        if code.co_qualname == "ParkingLot.park":
             break
-        owner = coroutine
-    frame = getattr(owner, "cr_frame", None)
-    me = frame.f_locals.get("self") if frame is not None and "self" in frame.f_code.co_varnames else None
+        owner = frame
+    me = None if owner is None else _self_of(owner)
     for kind, reason in _OWNERS:
         if isinstance(me, kind):
             return int(reason), number_of(me)
@@ -168,22 +176,49 @@ _PLACES: Final = {
 }
 
 
-def _await_chain(task: trio.lowlevel.Task) -> Iterator[Any]:
-    """The task's coroutines, outermost first, as far as they are plain coroutines."""
-    coroutine: Any = task.coro
-    while hasattr(coroutine, "cr_await"):
-        yield coroutine
-        coroutine = coroutine.cr_await
+def _await_chain(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, FrameType | None]]:
+    """What the task is suspended in, outermost first: coroutines, generators, asynchronous generators."""
+    awaited: Any = task.coro
+    while awaited is not None:
+        for code, frame, further in _SUSPENDED:
+            if hasattr(awaited, code):
+                yield getattr(awaited, code), getattr(awaited, frame)
+                awaited = getattr(awaited, further)
+                break
+        else:
+            if type(awaited).__name__ not in _DRIVERS:
+                return
+            driven = gc.get_referents(awaited)
+            awaited = next((thing for thing in driven if isinstance(thing, _DRIVEN)), None)
+
+
+_SUSPENDED: Final = (
+    ("cr_code", "cr_frame", "cr_await"),
+    ("ag_code", "ag_frame", "ag_await"),
+    ("gi_code", "gi_frame", "gi_yieldfrom"),
+)
+_DRIVEN: Final = Awaitable, AsyncGenerator
+_DRIVERS: Final = {
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+}
+"""types that do not say what they drive: only the garbage collector can tell"""
+
+
+def _self_of(frame: FrameType) -> Any:
+    """The object whose method it is, where it is one of trio's: nobody else's locals are touched."""
+    code = frame.f_code
+    ours = code.co_filename.startswith(_TRIO) and "self" in code.co_varnames
+    return frame.f_locals.get("self") if ours else None
 
 
 def _by_stack(task: trio.lowlevel.Task) -> Answer:
-    for coroutine in reversed(list(_await_chain(task))):
-        code = coroutine.cr_code
+    for code, frame in reversed(list(_await_chain(task))):
         reason = _PLACES.get(code.co_qualname)
         if reason is None or not code.co_filename.startswith(_TRIO):
             continue
-        if "self" in code.co_varnames and coroutine.cr_frame is not None:
-            me = coroutine.cr_frame.f_locals.get("self")
-            return int(reason), number_of(getattr(me, "_state", me))
-        return int(reason), 0
+        me = None if frame is None else _self_of(frame)
+        return int(reason), 0 if me is None else number_of(getattr(me, "_state", me))
     return _UNKNOWN

@@ -75,7 +75,9 @@ class Seams:
         def start_thread_soon(fn: Any, deliver: Any, name: str | None = None) -> Any:
             # A run that began before the session, in another thread, is not recorded: nor are its calls.
             proc = local.proc
-            recorded = proc is not None and proc.session is self._session and proc.kind is ProcKind.RUN
+            recorded = (
+                proc is not None and proc.session is self._session and proc.kind is ProcKind.RUN
+            )
             if self._session.open and recorded and not (name or "").startswith(OWN):
                 fn = self._recorded_call(fn)
             return original(fn, deliver, name)

@@ -72,7 +72,16 @@ class Session:
 
     def new_proc(self, kind: ProcKind, name: str) -> Proc:
         """A proc that writes for the current thread."""
-        return self._add(Proc(self, self._proc_numbers(), kind, name, threading.get_native_id(), self.buffer_events))
+        return self._add(
+            Proc(
+                self,
+                self._proc_numbers(),
+                kind,
+                name,
+                threading.get_native_id(),
+                self.buffer_events,
+            )
+        )
 
     def _add(self, proc: Proc) -> Proc:
         self.procs[proc.number] = proc
@@ -226,7 +235,9 @@ class Session:
 
     def late(self) -> int:
         """Events that were emitted after the end, and dropped."""
-        return self.dropped_late + sum(proc.emitted - proc.sealed for proc in list(self.procs.values()))
+        return self.dropped_late + sum(
+            proc.emitted - proc.sealed for proc in list(self.procs.values())
+        )
 
 
 def _nothing() -> None:

@@ -33,11 +33,11 @@ from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.identity import cut_name
 from tracesvc.recorder.pacer import Pacer, ResidentMemory
 from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tree import create_record, in_run, is_suspended, live_tasks, task_id
-from tracesvc.recorder.reasons import reason_of
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
@@ -69,7 +69,9 @@ class Tracer:
       ValueError: an option is out of its range.
     """
 
-    def __init__(self, *, name: str | None = None, buffer_events: int = 1024, queue_buffers: int = 256) -> None:
+    def __init__(
+        self, *, name: str | None = None, buffer_events: int = 1024, queue_buffers: int = 256
+    ) -> None:
         if not 16 <= buffer_events <= 1 << 16:
             raise ValueError(f"buffer_events must be between 16 and 65536, not {buffer_events}")
         if not 2 <= queue_buffers <= 1 << 16:
@@ -166,7 +168,11 @@ class Tracer:
         if threading.current_thread().name.startswith(OWN):
             return
         session = self._session
-        if session is not None and session.open and not any(run.is_current for run in list(self._runs)):
+        if (
+            session is not None
+            and session.open
+            and not any(run.is_current for run in list(self._runs))
+        ):
             run = self._enter_run(session)
             trio.lowlevel.add_instrument(run)
             if not session.open:  # a stop() in another thread has not seen it
@@ -174,7 +180,9 @@ class Tracer:
 
     def _enter_run(self, session: Session) -> RunHooks:
         """Make the current run one that is recorded: a snapshot of it, and the step that is under way."""
-        caller = trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None  # None: a guest's host
+        caller = (
+            trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+        )  # None: a guest's host
         hooks = self._new_run()
         proc = hooks.enter()
         self._snapshot(session, proc, caller)
@@ -242,7 +250,14 @@ class Tracer:
         recording.session = None
         session.open = False
         if trio.lowlevel.in_trio_run():
-            proc = next((run.proc for run in list(self._runs) if run.proc is not None and run.proc is local.proc), None)
+            proc = next(
+                (
+                    run.proc
+                    for run in list(self._runs)
+                    if run.proc is not None and run.proc is local.proc
+                ),
+                None,
+            )
             if proc is not None and proc.running:
                 proc.extend((StepYield.number, now(), proc.running, 0, 0))
                 proc.running = 0
@@ -485,7 +500,8 @@ class Tracer:
             session=None if session is None else session.id,
             way="public",
             missing=() if self._seams is None else tuple(self._seams.missing),
-            events=retired + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
+            events=retired
+            + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
             stored=self._stored,
             lost={cause.name.lower(): n for cause, n in lost.items()},
             late=0 if session is None or session.open else session.late(),
@@ -564,7 +580,9 @@ def _forget_in_child() -> None:
         tracer._memory.close()
     tracer._when_off.clear()
     for run in list(tracer._runs):
-        if run.is_current:  # the others' threads are not here, and their wake-up sockets are the parent's
+        if (
+            run.is_current
+        ):  # the others' threads are not here, and their wake-up sockets are the parent's
             run.leave()
 
 
@@ -591,5 +609,3 @@ def _source(name: str) -> dict[str, Any]:
         "trio": trio.__version__,
         "tracesvc": metadata.version("tracesvc"),
     }
-
-

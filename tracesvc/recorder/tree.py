@@ -12,7 +12,16 @@ from tracesvc.events import Reason, TaskCreate, TaskState
 from tracesvc.recorder.identity import cut_name, entry_of, number_of
 from tracesvc.recorder.reasons import reason_of
 
-__all__ = ["GONE", "TaskTree", "create_record", "in_run", "is_suspended", "live_tasks", "read_tree", "task_id"]
+__all__ = [
+    "GONE",
+    "TaskTree",
+    "create_record",
+    "in_run",
+    "is_suspended",
+    "live_tasks",
+    "read_tree",
+    "task_id",
+]
 
 
 GONE: Final = (trio.RunFinishedError, OSError)
@@ -32,7 +41,13 @@ def create_record(task: trio.lowlevel.Task, time: int) -> tuple[Any, ...]:
         parent = number = 0
     else:
         parent, number = task_id(nursery.parent_task), number_of(nursery)
-    return TaskCreate.number, time, task_id(task), parent, (number, cut_name(task.name), entry_of(task.coro))
+    return (
+        TaskCreate.number,
+        time,
+        task_id(task),
+        parent,
+        (number, cut_name(task.name), entry_of(task.coro)),
+    )
 
 
 def in_run(token: trio.lowlevel.TrioToken) -> bool:

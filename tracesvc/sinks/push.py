@@ -75,7 +75,8 @@ class PushSink(Sink):
             raise ValueError("token has characters that no HTTP header can carry")
         if importlib.util.find_spec("httpx2") is None:
             raise SinkError("pushing needs httpx2: pip install 'tracesvc[push]'")
-        super().__init__(f"push {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+        super().__init__(f"push {where}")
         self._url, self._token = url.rstrip("/"), token
         self._spool = None if spool is None else Path(spool)
         self._max_bytes, self._spool_bytes = max_bytes, spool_bytes
