@@ -191,6 +191,7 @@ class Program:
         self.random = random.Random(seed)
         self.now = START
         self.ids = 0
+        self.emitted = 0
         self.losing = losses
         self.batch = batch
         self.writer = SessionWriter()
@@ -226,6 +227,7 @@ class Program:
         self.now += self.random.choice((0, 1, 900, 5_000, 40_000, 2_000_000))
         event = EVENTS[NUMBERS[type_]](self.now, proc.id, proc.emitted, *fields)
         proc.emitted += 1
+        self.emitted += 1
         proc.buffer.append(event)
         self.world.apply(event)
 
@@ -497,7 +499,7 @@ class Program:
 
     def play(self, events: int, generations: int) -> Stream:
         starts = [events * (i + 1) // generations for i in range(generations - 1)]
-        while sum(p.emitted for p in self.procs.values()) < events:
+        while self.emitted < events:
             self.turn(self.random.choice(self.runs))
             if self.random.random() < 0.02:
                 self.emit(self.process, "counter", "process.rss", 1e6, 0)
@@ -507,7 +509,7 @@ class Program:
                 if len(proc.buffer) >= proc.capacity:
                     self.flush(proc)
                     proc.capacity = self.random.choice((1, 5, self.batch // 2, self.batch))
-            if starts and sum(p.emitted for p in self.procs.values()) >= starts[0]:
+            if starts and self.emitted >= starts[0]:
                 del starts[0]
                 self.begin_generation()
         return self.finish()
@@ -527,9 +529,8 @@ class Program:
             self.flush(proc)
         self.tell_losses()
         self.stream.frames += self.writer.procs(self.accounts())
-        emitted = sum(proc.emitted for proc in self.procs.values())
         lost = sum(proc.lost for proc in self.procs.values())
-        end = End(self.now + 1, WALL + self.now + 1 - START, emitted, lost)
+        end = End(self.now + 1, WALL + self.now + 1 - START, self.emitted, lost)
         self.stream.frames.append(self.writer.end(end))
         return self.stream
 

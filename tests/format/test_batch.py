@@ -229,7 +229,7 @@ def text(number):
 
 
 def test_types_that_are_not_known_are_passed_over():
-    body = [1, 7, 100, bytes([STEP_START, 99, STEP_START, 99]), [], b"", []]
+    body = [1, 7, 100, bytes([STEP_START, 99, STEP_START, 99]), [], b"", [], None]
     body[4] = [[0, 4, 0, 0], [STEP_START, 2, 1, 0], [99, 2, 0, 5, 1, 0]]
     body[5] = b"\x0a\x0b" + b"\x01\x02"
     body[6] = [[99, ["a", "b"]]]

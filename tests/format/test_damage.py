@@ -266,10 +266,10 @@ BOMBS = {
     "events without planes": framed(
         FrameKind.EVENTS,
         1,
-        msgpack.packb([0, 0, 0, b"\x06", [[0, 1 << 40, 255, 0], [6, 1 << 40, 255, 0]], b"", []]),
+        msgpack.packb([0, 0, 0, b"\x06", [[0, 1 << 40, 255, 0], [6, 1 << 40, 255, 0]], b"", [], None]),
     ),
     "more events than a frame has": framed(
-        FrameKind.EVENTS, 1, msgpack.packb([0, 0, 0, bytes(70_000), [], b"", []])
+        FrameKind.EVENTS, 1, msgpack.packb([0, 0, 0, bytes(70_000), [], b"", [], None])
     ),
     "tasks without planes": framed(
         FrameKind.SNAPSHOT, 1, msgpack.packb([0, 0, 0, 1, 65_536, [[255, 0, b""]] * 9, [], []])

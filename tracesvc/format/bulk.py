@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tracesvc.events import EVENTS, Storage
-from tracesvc.format.batch import Batch
+from tracesvc.format.batch import ENDS, START, Batch
 from tracesvc.format.columns import ONES
 from tracesvc.format.errors import FormatError
 
@@ -165,6 +165,8 @@ class Bulk:
             self.times = self._times(times)
             for number in sorted(groups.keys() & EVENTS.keys()):
                 self.fields[number] = self._fields(number, groups[number])
+            if any(batch.running is not None for batch in batches):
+                self._fill_in_ends()
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as exc:
             # Looking at every element of every row would cost more than all the rest.
             raise FormatError(f"damaged columns: {exc}") from exc
@@ -199,6 +201,26 @@ class Bulk:
                 raise FormatError("the rows of a batch are not what its types say")
         if times.counts != counts or sum(sum(g.counts) for g in groups.values()) != sum(counts):
             raise FormatError("the groups of a batch do not add up to its events")
+
+    def _fill_in_ends(self) -> None:
+        """The tasks of step ends that follow from their starts, see `Batch.running`."""
+        np = numpy()
+        counts = [batch.count for batch in self.batches]
+        given = np.array([b.running is not None for b in self.batches], np.bool_)
+        running = np.array([b.running or 0 for b in self.batches], np.int64)
+        is_start = self.types == START
+        starts = np.cumsum(is_start, dtype=np.int32)  # up to each event
+        tasks = self.fields[START][0] if START in self.fields else np.zeros(0, np.int64)
+        begins = np.cumsum([0, *counts[:-1]])
+        before = np.where(begins > 0, starts[begins - 1], 0)  # starts before each batch
+        batch_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        padded = np.append(tasks, 0)
+        for number in ENDS & self.fields.keys():
+            at = np.flatnonzero(self.types == number)
+            batch, last = batch_of[at], starts[at] - 1
+            derived = np.where(last >= before[batch], padded[last], running[batch])
+            written = self.fields[number][0]
+            self.fields[number][0] = np.where(given[batch], derived, written)
 
     def until(self, number: int, batch: int) -> int:
         """How many events of a type there are in the batches before one."""

@@ -158,7 +158,7 @@ def encode_frame(kind: FrameKind, number: int, body: object) -> bytes:
     return _seal(kind, 0, number, msgpack.packb(body))
 
 
-def compress(data: bytes, level: int = 3) -> bytes:
+def compress(data: bytes, level: int = 6) -> bytes:
     """The same frame with its body zstd-compressed; returned unchanged where that would not make it smaller."""
     if data[7] & COMPRESSED:
         return data

@@ -96,26 +96,20 @@ class Annotations:
 
     # --- events ----------------------------------------------------------------------------------
 
-    def span_begin(self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]) -> None:
-        span, parent, task, name, attributes = fields
-        if parent == span:
-            complain("span", f"span {span} is its own parent")
-        self.refer(complain, "span", parent)
-        opened = Open(span, parent, task, time, name, attributes, proc)
-        self._begin(complain, "span", self.spans, opened)
+    def span_begin(self, complain: Here, span: Open) -> None:
+        if span.parent == span.id:
+            complain("span", f"span {span.id} is its own parent")
+        self.refer(complain, "span", span.parent)
+        self._begin(complain, "span", self.spans, span)
 
-    def span_end(self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]) -> None:
-        del proc
-        self._end(complain, "span", self.spans, fields[0], time)
+    def span_end(self, complain: Here, time: int, span: int) -> None:
+        self._end(complain, "span", self.spans, span, time)
 
-    def region_begin(self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]) -> None:
-        region, task, name, attributes = fields
-        opened = Open(region, 0, task, time, name, attributes, proc)
-        if self._begin(complain, "region", self.regions, opened):
-            self._stacks.setdefault(task, []).append(opened)
+    def region_begin(self, complain: Here, region: Open) -> None:
+        if self._begin(complain, "region", self.regions, region):
+            self._stacks.setdefault(region.task, []).append(region)
 
-    def region_end(self, complain: Here, proc: int, time: int, fields: tuple[Any, ...]) -> None:
-        region, task = fields
+    def region_end(self, complain: Here, proc: int, time: int, region: int, task: int) -> None:
         opened = self._end(complain, "region", self.regions, region, time)
         if opened is None:
             return

@@ -27,7 +27,7 @@ class Checker:
         """ns of the latest event so far"""
         self._knows = knows
         self._plain_text = text
-        self._procs: dict[int, _Proc] = {}
+        self._procs: dict[int, Proc] = {}
         self._nurseries = Nurseries()
         self._annotations = Annotations()
         self._opens_known = True
@@ -37,9 +37,6 @@ class Checker:
         """frames are missing that nothing accounts for"""
         self._whole = True
         """the stream has all of the session"""
-        self._handlers: dict[int, Callable[[_Proc, int, tuple[Any, ...]], None]] = {
-            number: getattr(self, f"_{event.type}") for number, event in EVENTS.items()
-        }
 
     # --- state that is missing -------------------------------------------------------------------
 
@@ -60,16 +57,16 @@ class Checker:
             for proc in self._procs.values():
                 proc.digest = None
 
-    def _lose_track(self, proc: _Proc) -> None:
+    def _lose_track(self, proc: Proc) -> None:
         proc.lose_track()
         self.blind()
 
-    def _proc(self, number: int) -> _Proc:
+    def _proc(self, number: int) -> Proc:
         proc = self._procs.get(number)
         if proc is None:
-            ledger = self.ledgers[number] = Ledger(number, self.place)
-            run = Run(self._nurseries, self.place)
-            proc = self._procs[number] = _Proc(number, ledger, run)
+            proc = Proc(number, self.place, self._annotations, self._nurseries)
+            self._procs[number] = proc
+            self.ledgers[number] = proc.ledger
         return proc
 
     # --- accounts --------------------------------------------------------------------------------
@@ -89,23 +86,13 @@ class Checker:
             if row.kind not in set(ProcKind):
                 self.place("account", f"proc kind {row.kind} is none")
             self._check_total(proc, row.digest)
-            self._is_of_kind(proc, row.kind)
-            self._describe(proc, (row.kind, row.thread, row.name))
+            proc.is_of_kind(row.kind)
+            proc.describe(row.kind, row.thread, row.name)
 
-    def _check_total(self, proc: _Proc, digest: int | None) -> None:
+    def _check_total(self, proc: Proc, digest: int | None) -> None:
         if digest is not None and proc.digest not in (None, digest):
             self.place("total", f"the frames of proc {proc.number} are not those that were written")
         proc.digest = digest
-
-    def _is_of_kind(self, proc: _Proc, kind: int) -> None:
-        if proc.kind not in (None, kind):
-            self.place("proc", f"proc {proc.number} is of kind {proc.kind} and of kind {kind}")
-        proc.kind = kind
-
-    def _describe(self, proc: _Proc, said: tuple[int, int, str]) -> None:
-        if proc.described not in (None, said):
-            self.place("proc", f"the account of proc {proc.number} and its start disagree")
-        proc.described = said
 
     def loss(self, row: LossRow) -> None:
         """A row of a LOSS frame."""
@@ -158,7 +145,7 @@ class Checker:
             self._opens_due = False
             return self._opens() if self._opens_known else None
         proc = self._proc(snapshot.proc)
-        self._is_of_kind(proc, ProcKind.RUN)
+        proc.is_of_kind(ProcKind.RUN)
         if proc.ledger.next != snapshot.seq:
             self.place("snapshot", f"as of event {snapshot.seq}: {proc.ledger.next} is due")
         return proc.run.rows() if proc.run.known else None
@@ -253,6 +240,7 @@ class Checker:
         if late:
             place("clock", "the first event of a batch is not at its time")
         time_before, seq, seen = proc.ledger.time, batch.first, self.by_type
+        take = proc.take
         for number, time, fields in records:
             place.seq = seq
             seq += 1
@@ -262,12 +250,10 @@ class Checker:
             seen[number] = seen.get(number, 0) + 1
             if proc.stopped:
                 place("proc", "an event after proc_stop")
-            handler = self._handlers.get(number)
-            if handler is not None:
-                only = _KIND_OF.get(number)
-                if only is not None and proc.kind != only:
-                    self._is_of_kind(proc, only)
-                handler(proc, time, fields)
+            only = ONLY_ON.get(number)
+            if only is not None and proc.kind != only:
+                proc.is_of_kind(only)
+            if number in take:
+                take[number](time, *fields)
         proc.ledger.time = time_before
         self.newest = max(self.newest, time_before)
-

@@ -111,7 +111,7 @@ class Run:
         found.state, found.since, found.reason, found.object = after, time, 0, 0
         return found
 
-    def create(
+    def task_create(
         self, time: int, task: int, parent: int, nursery: int, name: str, entry: str
     ) -> None:
         if task in self.tasks and self.known:
@@ -133,12 +133,12 @@ class Run:
         self.tasks[task] = Task(task, parent, nursery, name, entry, State.NEW, time)
         self.ready += 1
 
-    def waiting(self, time: int, task: int, reason: int, object_: int) -> None:
+    def task_waiting(self, time: int, task: int, reason: int, object_: int) -> None:
         if self.begun:
             self._complain("state", f"task_waiting of task {task} after the run's proc_start")
         self._block("task_waiting", time, task, reason, object_)
 
-    def runnable(self, time: int, task: int, waker: int) -> None:
+    def task_runnable(self, time: int, task: int, waker: int) -> None:
         if self.known:
             running = self.running.id if self.running else 0
             if waker != running:
@@ -190,13 +190,13 @@ class Run:
         if found is not None:
             found.reason, found.object = reason, object_
 
-    def exit(self, time: int, task: int) -> None:
+    def task_exit(self, time: int, task: int) -> None:
         self._end_step("task_exit", task)
         self._step("task_exit", task, time)
         self.tasks.pop(task, None)
         self._nurseries.forget(task)
 
-    def io_start(self, time: int, timeout: int) -> None:
+    def io_wait_start(self, time: int, timeout: int) -> None:
         if timeout <= 0:
             self._complain("io", f"the run waits for I/O for {timeout} ns")
         if self.known:
@@ -208,7 +208,7 @@ class Run:
                 self._complain("io", f"the run waits for I/O while {self.ready} tasks are runnable")
         self.waits = True
 
-    def io_end(self, time: int) -> None:
+    def io_wait_end(self, time: int) -> None:
         if self.waits is False and self.known:
             self._complain("io", "a wait for I/O ends that has not begun")
         self.waits = False

@@ -24,7 +24,7 @@ from tracesvc.format import (
     Snapshot,
     Strings,
 )
-from tracesvc.model.procs import Checker
+from tracesvc.model.checker import Checker
 from tracesvc.model.reader import Source, Trace, read
 from tracesvc.model.report import Report, Violation
 

@@ -172,6 +172,7 @@ class Span(_Work):
         """Record the begin in ``session``."""
         attributes, size = _attributes(self._attributes)
         parent, self.begun_in = _known(self.outer, session), session
+        session.open_spans.add(self.id)
         rest = (task, cut_name(self.name), attributes)
         _emit(session, proc, (SpanBegin.number, now(), self.id, parent, rest), size)
 
@@ -185,6 +186,7 @@ class Span(_Work):
         if self._leave(current_span) and session is not None and self.begun_in is session:
             proc, task = _writer(session)
             _emit(session, proc, (SpanEnd.number, now(), self.id, task, 0))
+            session.open_spans.discard(self.id)
 
 
 class Region(_Work):

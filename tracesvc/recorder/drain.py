@@ -23,7 +23,7 @@ from tracesvc.format.records import (
 from tracesvc.format.writer import SessionWriter
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.live import LiveState
-from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.proc import Buffer
 from tracesvc.recorder.session import Session
 from tracesvc.recorder.tree import TaskTree
 
@@ -70,6 +70,10 @@ class Drain:
         self.retired_lost: Final[Counter[LossCause]] = Counter()
         """events lost by procs that are over"""
         self._trees: Final[dict[int, TaskTree]] = {}
+        self.stale: Final[set[int]] = set()
+        """procs that lost something, until the state of the run's tasks has been read anew"""
+        self._ends_lost = False
+        """spans and regions that are believed to be open may not be"""
         self.frames = 0
         self.bytes = 0
         self.late = 0
@@ -89,7 +93,7 @@ class Drain:
     # --- generations -----------------------------------------------------------------------------
 
     def due(self, buffer: Buffer) -> bool:
-        """Whether a generation should begin before this buffer: after 1 s, and once its events outweigh its snapshot."""
+        """Whether a generation should begin before this buffer: after 1 s, once its events outweigh its snapshot."""
         if self.rotate:
             return True
         newest = buffer.records[1 - SLOTS]
@@ -99,18 +103,20 @@ class Drain:
 
     def begin_generation(self) -> Iterator[list[Frame]]:
         """The frames that open a generation, in pieces that take under a millisecond each; exhaust it."""
+        if self._generation >= 0:
+            yield self._last_losses()
         self.rotate = False
         self._generation += 1
         self._generation_began = now()
         self._events_since, self._weight = 0, len(self._live)
         generation = Generation(self._generation, self._generation_began, wall(), self._session.id)
         yield self._writer.generation(generation, self._rows())
-        stale = {number for number, proc in self._session.procs.items() if proc.stale}
         for proc in self._live.runs:
-            if (
-                proc not in stale
-            ):  # what is believed of its tasks may be wrong; it is being read anew
+            if proc not in self.stale:  # what is believed of its tasks may be wrong
                 yield from self._tasks(proc)
+        if self._ends_lost:
+            self._ends_lost = False
+            self._live.keep_open(self._session.open_annotations())
         yield from self._annotations()
 
     def _tasks(self, proc: int) -> Iterator[list[Frame]]:
@@ -145,6 +151,8 @@ class Drain:
                 del self._session.procs[row.proc]
                 self._accounts.pop(row.proc, None)
                 self._live.forget_run(row.proc)
+                self.stale.discard(row.proc)
+                self._trees.pop(row.proc, None)
         return rows
 
     def _account(self, proc: int) -> _Account:
@@ -178,8 +186,8 @@ class Drain:
         self._events_since += count
         self._live.apply(proc.number, records)
         frames += self._writer.events(proc.number, buffer.first, records)
-        if proc.stale:
-            self._repair(proc, account)
+        if proc.number in self._trees:
+            self._repair(proc.number, account)
         return frames
 
     def _losses(self, rows: list[LossRow]) -> list[Frame]:
@@ -187,25 +195,32 @@ class Drain:
             account = self._account(row.proc)
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
+            self.stale.add(row.proc)
+            self._ends_lost = True
             if (
                 row.start < account.newest
             ):  # its first one was interrupted by what the stream has already
                 rows[i] = row._replace(start=account.newest, end=max(row.end, account.newest))
         return self._writer.losses(rows)
 
+    def _last_losses(self) -> list[Frame]:
+        """What procs that are over lost at their end, where no buffer of theirs will come to tell of it."""
+        frames: list[Frame] = []
+        for proc in list(self._session.procs.values()):
+            frames += self._losses(proc.take_last_loss(self._account(proc.number).next))
+        return frames
+
     def repair(self, proc: int, tree: TaskTree) -> None:
         """The state of a run, read from trio; holds from its event ``tree.seq`` on, which is still to come by."""
         self._trees[proc] = tree
 
-    def _repair(self, proc: Proc, account: _Account) -> None:
-        tree = self._trees.get(proc.number)
-        if tree is not None and account.next >= tree.seq:
-            del self._trees[proc.number]
-            if (
-                account.next == tree.seq
-            ):  # else there was another loss in between: a new one will be read
-                self._live.repair(proc.number, tree, now())
-                proc.stale = False
+    def _repair(self, proc: int, account: _Account) -> None:
+        if account.next >= self._trees[proc].seq:
+            tree = self._trees.pop(proc)
+            # Otherwise something was lost in between: it will be read again.
+            if account.next == tree.seq:
+                self._live.repair(proc, tree, now())
+                self.stale.discard(proc)
                 self.rotate = True
 
     def farewell(self) -> list[Frame]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -59,6 +60,8 @@ class RunHooks(trio.abc.Instrument):
         self._token: trio.lowlevel.TrioToken | None = None
         self._before: Proc | None = None
         self.proc: Proc | None = None
+        self.asked = 0
+        """when its tasks were last asked for"""
 
     def before_run(self) -> None:
         """A run begins that the tracer was there before; it is not yet "in" trio."""
@@ -108,14 +111,13 @@ class RunHooks(trio.abc.Instrument):
         proc, token = self.proc, self._token
         if proc is None or token is None:
             return
+        self.asked = now()
 
         def read() -> None:
             if proc.live and proc.session.open:
+                tree = read_tree()
+                answer(replace(tree, seq=proc.emitted))  # first: its last event may come by at once
                 proc.seal(everything=True)
-                if (
-                    not proc.records
-                ):  # else another thread is sealing right now: it will be asked for again
-                    answer(read_tree(proc.sealed))
 
         with contextlib.suppress(*GONE):
             token.run_sync_soon(read)
@@ -148,8 +150,8 @@ def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
     step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
     task_runnable, task_exit = TaskRunnable.number, TaskExit.number
     io_wait_start, io_wait_end, counter = IoWaitStart.number, IoWaitEnd.number, Counter.number
-    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most; but
-    # a ``__del__`` that the garbage collector calls in between may spawn another.
+    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most;
+    # but a ``__del__`` that the garbage collector calls in between may spawn another.
     fresh: set[int] = set()
     yielded = exited = waiting = False
     pass_start = next_sample = now()

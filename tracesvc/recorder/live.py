@@ -156,6 +156,11 @@ class LiveState:
         self._spans = {number: row for number, row in self._spans.items() if row[1] not in gone}
         self._regions = {number: row for number, row in self._regions.items() if row[0] not in gone}
 
+    def keep_open(self, numbers: set[int]) -> None:
+        """Of the spans and regions only these are open: the end of others may have been lost."""
+        self._spans = {number: row for number, row in self._spans.items() if number in numbers}
+        self._regions = {number: row for number, row in self._regions.items() if number in numbers}
+
     # --- snapshots -------------------------------------------------------------------------------
 
     def tasks_of(self, proc: int) -> int:

@@ -2,9 +2,9 @@
 
 Emitting is one call, ``proc.extend((type, time, a, b, c))``: ``extend`` is the bound method of the list that is the
 buffer, so a record is stored whole, by one C call, under whatever re-enters at that moment (a signal handler, a
-``__del__``, the garbage collector) and from whatever thread.  The list is never replaced.  ``seal()`` takes full blocks of
-records off its front and hands them to the session; the sequence number of a record is its place in the list plus what
-was taken before, so it is assigned before anything can be lost.
+``__del__``, the garbage collector) and from whatever thread.  The list is never replaced.  ``seal()`` takes full blocks
+of records off its front and hands them to the session; the sequence number of a record is its place in the list plus
+what was taken before, so it is assigned before anything can be lost.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ class Proc:
         "running",
         "sealed",
         "session",
-        "stale",
         "thread",
     )
 
@@ -94,8 +93,6 @@ class Proc:
         self.lost: Final[Counter[LossCause]] = Counter()
         """events by cause"""
         self.live = True
-        self.stale = False
-        """after a loss, until the state of the run's tasks has been read anew"""
         self._pending_loss: list[LossRow] = []
         self._sealing = threading.Lock()
 
@@ -151,7 +148,6 @@ class Proc:
     def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
         """Enter a block that found no room; one row for what was lost in one go."""
         self.lost[cause] += count
-        self.stale = True
         rows = self._pending_loss
         if rows and rows[-1].cause == cause:  # nothing was stored since, so it is contiguous
             last = rows.pop()
@@ -161,6 +157,16 @@ class Proc:
     def wait_for_seal(self) -> None:
         """Until a `seal` that another thread has begun is over."""
         if self._sealing.acquire(timeout=1.0):
+            self._sealing.release()
+
+    def take_last_loss(self, passed: int) -> list[LossRow]:
+        """What was lost at the end of a proc that is over, once the reader has had the ``passed`` events before it."""
+        if self.live or self.records or not self._sealing.acquire(blocking=False):
+            return []
+        try:
+            rows = self._pending_loss
+            return self.take_pending_loss() if rows and rows[0].first == passed else []
+        finally:
             self._sealing.release()
 
     def take_pending_loss(self) -> list[LossRow]:

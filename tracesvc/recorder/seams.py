@@ -46,7 +46,7 @@ class Seams:
         self._wrap(trio._threads, "start_thread_soon", self._start_thread_soon)
 
     def close(self) -> None:
-        """Put the originals back; a wrapper that somebody else has put around ours since then stays, and ours is idle."""
+        """Put the originals back; where somebody else has wrapped ours since then, theirs stays and ours is idle."""
         for module, name, original, ours in self._originals:
             if getattr(module, name) is ours:
                 setattr(module, name, original)

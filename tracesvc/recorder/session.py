@@ -64,6 +64,7 @@ class Session:
         self.buffers = 0
         self._full, self._take = trio.open_memory_channel[Buffer](queue_buffers)
         self.draining = False
+        self.open_spans: Final[set[int]] = set()
         self.open_regions: Final[dict[int, list[Region]]] = {}
         """task (or minus the proc of a thread that works for none) -> its open regions, outermost first"""
         self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
@@ -105,6 +106,11 @@ class Session:
                 proc = self.procs.get(number)
                 if proc is not None and proc.live:
                     proc.stop()
+
+    def open_annotations(self) -> set[int]:
+        """Numbers of the spans and regions that have begun in this session and not ended."""
+        regions = list(self.open_regions.values())
+        return self.open_spans | {region.id for stack in regions for region in list(stack)}
 
     # --- the full queue and the empty list -------------------------------------------------------
 

@@ -10,14 +10,9 @@ import contextlib
 import enum
 import functools
 import os
-import platform
-import socket
-import sys
 import threading
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -36,6 +31,7 @@ from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
+from tracesvc.recorder.source import program_name, source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tree import create_record, in_run, is_suspended, live_tasks, task_id
 
@@ -76,7 +72,7 @@ class Tracer:
             raise ValueError(f"buffer_events must be between 16 and 65536, not {buffer_events}")
         if not 2 <= queue_buffers <= 1 << 16:
             raise ValueError(f"queue_buffers must be between 2 and 65536, not {queue_buffers}")
-        self._name: Final = cut_name(name or _program_name())
+        self._name: Final = cut_name(name or program_name())
         self._buffer_events: Final = buffer_events
         self._queue_buffers: Final = queue_buffers
         self.state = TracerState.OFF
@@ -98,7 +94,6 @@ class Tracer:
         self._memory: ResidentMemory | None = None
         self._rss = 0
         self._repairs_before: Tally[str] = Tally()
-        self._last_trees = 0
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
         """`open_tracer` reads this session and hands it out"""
@@ -123,7 +118,8 @@ class Tracer:
             busy = _current.tracer
             if busy is not None:
                 raise TracerBusyError(
-                    f"a tracer is {busy.state.value} in this process: join it with open_tracer(), or wait for its stop()"
+                    f"a tracer is {busy.state.value} in this process: "
+                    "join it with open_tracer(), or wait for its stop()"
                 )
             _current.tracer = self
         try:
@@ -152,7 +148,7 @@ class Tracer:
         if trio.lowlevel.in_trio_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(session, _source(self._name), {"buffer_events": self._buffer_events})
+        self._drain = Drain(session, source(self._name), {"buffer_events": self._buffer_events})
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
         if hooks is not None:
@@ -220,8 +216,8 @@ class Tracer:
     async def stop(self) -> None:
         """End the session and wait until the reader has had all of it; nothing, while OFF or DRAINING.
 
-        Where no reader ever came, or its run is over, what was not read is counted as lost and this returns.  Cancelled,
-        it gives up on the reader in the same way.
+        Where no reader ever came, or its run is over, what was not read is counted as lost and this returns.
+        Cancelled, it gives up on the reader in the same way.
         """
         with _starting:
             ours = self.state is TracerState.ON
@@ -415,18 +411,16 @@ class Tracer:
             with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
                 if proc.records[1] <= old:
                     proc.seal(everything=True)
-            if proc.stale and old >= self._last_trees:
-                self._ask_for_tasks(proc)
+        if self._drain is not None and self._drain.stale:
+            self._ask_for_tasks(self._drain, old)
         if self.on_beat is not None:
             self.on_beat()
 
-    def _ask_for_tasks(self, proc: Proc) -> None:
-        """After a loss: have the run's tasks read anew, at most once a second."""
-        session, drain = self._session, self._drain
+    def _ask_for_tasks(self, drain: Drain, old: int) -> None:
+        """After a loss: have the tasks of a run read anew, at most once a second."""
         for run in list(self._runs):
-            if run.proc is proc and session is not None and drain is not None:
-                self._last_trees = now()
-                run.read_tasks(functools.partial(drain.repair, proc.number))
+            if run.proc is not None and run.proc.number in drain.stale and run.asked <= old:
+                run.read_tasks(functools.partial(drain.repair, run.proc.number))
 
     # --- for what hands the frames on ------------------------------------------------------------
 
@@ -592,20 +586,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_starting.release,
         after_in_child=_forget_in_child,
     )
-
-
-def _program_name() -> str:
-    script = sys.argv[0] if sys.argv else ""
-    return Path(script).name or "python"
-
-
-def _source(name: str) -> dict[str, Any]:
-    """What a header says of the traced program."""
-    return {
-        "name": name,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "python": platform.python_version(),
-        "trio": trio.__version__,
-        "tracesvc": metadata.version("tracesvc"),
-    }

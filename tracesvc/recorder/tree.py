@@ -78,14 +78,14 @@ def is_suspended(task: trio.lowlevel.Task) -> bool:
 class TaskTree:
     """State of all tasks of a run after its proc's event ``seq - 1``."""
 
-    seq: int
     tasks: dict[int, tuple[int, int, str, str]]
     """task -> (parent, nursery, name, entry)"""
     states: dict[int, tuple[int, int, int]]
     """task -> (state, reason, object)"""
+    seq: int = 0
 
 
-def read_tree(seq: int) -> TaskTree:
+def read_tree() -> TaskTree:
     """Read the current run's tasks; to be called inside a step of one of them."""
     running = trio.lowlevel.current_task()
     tasks, states = {}, {}
@@ -99,4 +99,4 @@ def read_tree(seq: int) -> TaskTree:
             states[number] = int(TaskState.WAITING), reason, thing
         else:
             states[number] = int(TaskState.RUNNABLE), int(Reason.NONE), 0
-    return TaskTree(seq, tasks, states)
+    return TaskTree(tasks, states)

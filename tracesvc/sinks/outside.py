@@ -77,8 +77,8 @@ class OutsideTracer:
 def _stand_apart() -> None:
     """Give the current run's I/O manager its own copy of its methods.
 
-    A program that replaces methods of trio's classes for a while, as trio's own tests do, must not take the tracer's run
-    with it.  Where this trio looks different, that protection is missing and nothing else.
+    A program that replaces methods of trio's classes for a while, as trio's own tests do, must not take the tracer's
+    run with it.  Where this trio looks different, that protection is missing and nothing else.
     """
     manager = getattr(getattr(trio.lowlevel.current_task(), "_runner", None), "io_manager", None)
     if manager is not None:

@@ -16,6 +16,8 @@ from tracesvc.store.ledger import MAX_PROCS, Ledger
 
 __all__ = ["Piece", "Tail", "check", "passed_over", "record_of"]
 
+LIGHT: Final = 512 << 10
+"""bytes that are checked in well under a millisecond"""
 _LIMIT: Final = 1 << 62
 _UNPACK: Final[dict[int, Callable[[object], object]]] = {
     FrameKind.HEADER: Header.unpack,
@@ -75,15 +77,20 @@ class Tail:
         self.last, self.ended = number, isinstance(record, End)
 
 
-def check(data: memoryview, session: str, tail: Tail) -> Piece:
+def check(data: memoryview, session: str, tail: Tail, *, light: bool = False) -> Piece | None:
     """Find the whole good frames that may follow ``tail``, and move that behind them.
 
-    Every byte is looked at once, and copied only where it must be decompressed.
+    Every byte is looked at once, and copied only where it must be decompressed.  ``light``: rather give None than
+    decompress anything, or look at more than `LIGHT` bytes.
     """
     piece = Piece()
+    if light and len(data) > LIGHT:
+        return None
     try:
         while (found := _frame(data, piece.size)) is not None:
             kind, flags, number, end = found
+            if light and flags & COMPRESSED:
+                return None
             record = record_of(kind, flags, data[piece.size + HEADER_SIZE : end])
             tail.follow(kind, number, record, session)
             piece.records.append((number, record))

@@ -47,10 +47,23 @@ class Append:
         return Appended(self.durable, self.rest, self.problem)
 
 
+class Round:
+    """What one sync makes durable."""
+
+    __slots__ = ("appends", "end", "parts", "records", "start")
+
+    def __init__(self, appends: list[Append], start: int) -> None:
+        self.appends = appends
+        self.start = self.end = start
+        self.parts: list[memoryview] = []
+        self.records: list[tuple[int, object]] = []
+
+
 class Segment:
     """A session and the file that it lies in.
 
-    `commit` and `entry` are for threads, one `commit` at a time; all else belongs to the run loop.
+    `commit`, `read` and `entry` are for threads, all else belongs to the run loop; from `examine` to `publish` nobody
+    else may append.
     """
 
     def __init__(self, directory: Path, disk: Disk, entry: Entry | None) -> None:
@@ -85,53 +98,53 @@ class Segment:
         """For the catalogue; call with ``lock`` held."""
         return Entry(self.ledger, self._size, self.updated)
 
-    def commit(self, appends: list[Append]) -> None:
-        """Check, write and sync them; each gets its result."""
-        tail, before = Tail(self.ledger), self._size
-        size, records = before, []
-        failure: StoreError | None = None
+    def examine(self, appends: list[Append], *, light: bool) -> Round | None:
+        """What of them can be written.  ``light``: None where that takes long; call it again in a thread."""
+        found = Round(appends, self._size)
+        tail = Tail(self.ledger)
         for append in appends:
-            append.durable = size
-            if failure is not None:
-                append.problem = failure
-                continue
             data = memoryview(append.data)
-            skipped = self._skip(append, data, size)
+            append.durable = found.end
+            skipped = self._skip(append, data, found.end)
             if skipped is None:
                 continue
-            piece = check(data[skipped:], self.session, tail)
+            piece = check(data[skipped:], self.session, tail, light=light)
+            if piece is None:
+                return None
             end = skipped + piece.size
-            try:
-                if piece.size:
-                    self._write(data[skipped:end], size)
-            except OSError as exc:
-                append.problem = failure = disk_error(exc, self.path)
-                continue
-            size += piece.size
-            records += piece.records
-            append.durable, append.rest, append.problem = size, len(data) - end, piece.problem
-        if failure is not None:
-            self._cut(size)
-        if size == before:
-            return
+            found.end += piece.size
+            found.parts.append(data[skipped:end])
+            found.records += piece.records
+            append.durable, append.rest, append.problem = found.end, len(data) - end, piece.problem
+        return found
+
+    def commit(self, found: Round) -> None:
+        """Write and sync what `examine` found, all or nothing."""
         try:
-            self._disk.sync(self._fd)
-            if not before:
+            fd, at = self._open(), found.start
+            if self._torn:
+                self._disk.cut(fd, at)
+                self._torn = False
+            for part in found.parts:
+                self._disk.write(fd, part, at)
+                at += len(part)
+            self._disk.sync(fd)
+            if not found.start:
                 self._disk.sync_directory(self.path.parent)
         except OSError as exc:
             # What reached the disk is unknown, so nothing of this round is acknowledged.
             failure = disk_error(exc, self.path)
-            for append in appends:
-                append.durable, append.problem = before, failure
-            self._cut(before)
+            for append in found.appends:
+                append.durable, append.problem = found.start, failure
+            self._cut(found.start)
             return
         with self.lock:
-            for number, record in records:
+            for number, record in found.records:
                 self.ledger.note(number, record)
-            self._size, self.updated = size, time.time_ns()
+            self._size, self.updated = found.end, time.time_ns()
 
     def publish(self, appends: list[Append]) -> None:
-        """After `commit`, on the run loop: tell everyone."""
+        """Tell everyone what has become durable."""
         self.durable, self.ended = self._size, self.ledger.ended
         for append in appends:
             append.done.set()
@@ -179,13 +192,6 @@ class Segment:
                     self._disk.make_directory(self.path.parent)
                 self._fd = self._disk.open(self.path, create=not self._size)
             return self._fd
-
-    def _write(self, data: memoryview, offset: int) -> None:
-        fd = self._open()
-        if self._torn:
-            self._disk.cut(fd, offset)
-            self._torn = False
-        self._disk.write(fd, data, offset)
 
     def _cut(self, size: int) -> None:
         """Give up what lies behind ``size``, after a failure."""

@@ -1,0 +1,33 @@
+"""Who is traced: what a session's header says of the program."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import trio
+
+__all__ = ["program_name", "source"]
+
+
+def program_name() -> str:
+    """The name of the script that runs."""
+    script = sys.argv[0] if sys.argv else ""
+    return Path(script).name or "python"
+
+
+def source(name: str) -> dict[str, Any]:
+    """The program called ``name``, its process and its versions."""
+    return {
+        "name": name,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "trio": trio.__version__,
+        "tracesvc": metadata.version("tracesvc"),
+    }
