@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgpack import packb, unpackb
 
@@ -267,6 +267,7 @@ def test_what_a_newer_writer_appended_is_passed_over(batch):
 def test_what_an_older_writer_did_not_know_is_empty(batch):
     _, _, events = batch
     body, table = body_of(events)
+    assume(body[7] is None)  # else tasks follow from others, and none of them is written
     # from the last column on, take away one per type, as far as there are any
     planes, at = [], 0
     gone = set()
