@@ -1,8 +1,8 @@
 """What tracing costs the program, in instructions, with the reader and the file included.
 
-Each variant runs once under ``valgrind --tool=callgrind``, which counts the instructions of all its threads.  A workload
-runs twice, once as long as the other; the difference is the cost of what the longer one did more, so that starting up,
-opening the tracer and draining it cancel out.  The HTTP client is a process of its own, and not counted.
+Each variant runs once under ``valgrind --tool=callgrind``, which counts the instructions of all its threads.  A
+workload runs twice, once as long as the other; the difference is the cost of what the longer one did more, so that
+starting up, opening the tracer and draining it cancel out.  The HTTP client is a process of its own, and not counted.
 
 callgrind runs a program some fifty times slower than it is.  What the tracer does by the clock, a few times a second,
 would then be counted fifty times too often: its intervals are stretched by the factor that a loop is measured to be
@@ -129,7 +129,7 @@ def _stretch(factor: float) -> None:
     for module, name in ((hooks, "SAMPLE_EVERY"), (drain, "GENERATION"), (tracer, "OLD")):
         setattr(module, name, int(getattr(module, name) * factor))
     interval = 0.25 * factor
-    vars(tracer)["Pacer"] = functools.partial(tracer.Pacer, interval=interval)
+    vars(tracer)["Pacer"] = functools.partial(vars(tracer)["Pacer"], interval=interval)
 
 
 def count(variant: str, native: float, path: Path) -> None:

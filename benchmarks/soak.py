@@ -92,7 +92,8 @@ def main(json: bool = False, minutes: float = 10.0) -> int:
     else:
         run = figures["run"]
         print(
-            f"soak: {run['minutes']:g} min, {run['requests']:,} requests, {run['events']:,} events, {run['lost']:,} lost"
+            f"soak: {run['minutes']:g} min, {run['requests']:,} requests, "
+            f"{run['events']:,} events, {run['lost']:,} lost"
         )
         print(
             f"{'':10}{'MiB at first':>14}{'MiB at last':>14}{'MiB per 10 min':>16}   bar < {BAR:g}"

@@ -266,7 +266,9 @@ BOMBS = {
     "events without planes": framed(
         FrameKind.EVENTS,
         1,
-        msgpack.packb([0, 0, 0, b"\x06", [[0, 1 << 40, 255, 0], [6, 1 << 40, 255, 0]], b"", [], None]),
+        msgpack.packb(
+            [0, 0, 0, b"\x06", [[0, 1 << 40, 255, 0], [6, 1 << 40, 255, 0]], b"", [], None]
+        ),
     ),
     "more events than a frame has": framed(
         FrameKind.EVENTS, 1, msgpack.packb([0, 0, 0, bytes(70_000), [], b"", [], None])

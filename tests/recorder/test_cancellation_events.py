@@ -110,7 +110,9 @@ def test_a_wait_that_cannot_be_aborted_goes_on():
             await trio.lowlevel.cancel_shielded_checkpoint()
             release.set()
 
-    blocks_and_wakes = [line for line in trace(main).story("victim") if "THREAD" in line or "woken" in line]
+    blocks_and_wakes = [
+        line for line in trace(main).story("victim") if "THREAD" in line or "woken" in line
+    ]
     assert blocks_and_wakes == ["victim blocks: THREAD", "victim is woken by run_sync_soon task>"]
 
 

@@ -146,7 +146,9 @@ async def test_the_state_heals_after_a_loss(nursery, tasks):
     for i in range(tasks):
         assert snapshot[f"sleeps {i}"][1:] == (TaskState.WAITING, Reason.SLEEP)
         assert snapshot[f"waits {i}"][1:] == (TaskState.WAITING, Reason.EVENT)
-    assert len({parent for parent, *_ in map(snapshot.get, (f"waits {i}" for i in range(tasks)))}) == 1
+    assert (
+        len({parent for parent, *_ in map(snapshot.get, (f"waits {i}" for i in range(tasks)))}) == 1
+    )
     created = {event.name for event in healed.of("task_create")}
     assert not created.issuperset(snapshot)
 

@@ -313,4 +313,6 @@ def test_time_is_the_monotonic_clock_also_under_a_mock_clock():
     (block,) = (e for e in recording.of("step_block", task="main"))
     assert times[0] <= block.time <= times[1]
     assert recording.header.monotonic <= times[0]
-    assert abs(recording.header.wall + times[1] - recording.header.monotonic - time.time_ns()) < 60e9
+    assert (
+        abs(recording.header.wall + times[1] - recording.header.monotonic - time.time_ns()) < 60e9
+    )

@@ -85,7 +85,9 @@ def test_each_child_has_the_parent_and_the_nursery_it_was_started_in():
 
     recording = trace(main)
     creates = {event.name: event for event in recording.of("task_create")}
-    main_task = next(e.task for e in recording.of("task_create") if recording.names[e.task] == "main")
+    main_task = next(
+        e.task for e in recording.of("task_create") if recording.names[e.task] == "main"
+    )
     children = [creates[name] for name in ("in outer", "in inner", "in inner too")]
     assert [child.parent for child in children] == [main_task] * 3
     outer, inner, inner_too = (child.nursery for child in children)
@@ -95,7 +97,7 @@ def test_each_child_has_the_parent_and_the_nursery_it_was_started_in():
 
 
 def test_nursery_start_moves_a_child_and_its_creation_stays_true():
-    """A task given to nursery.start() lives in a nursery of its own, inside the caller, until it says that it started."""
+    """A task given to nursery.start() lives in a nursery of its own, inside the caller, until it has started."""
 
     async def server(task_status: trio.TaskStatus[None]) -> None:
         await trio.lowlevel.checkpoint()

@@ -124,7 +124,10 @@ def test_the_run_that_joins_is_recorded_from_then_on_with_all_its_tasks():
         done.set()
 
     tracer, _ = in_threads(owner, joins)
-    for recording in (Recording(first.data, statistics=tracer.statistics()), Recording(second.data)):
+    for recording in (
+        Recording(first.data, statistics=tracer.statistics()),
+        Recording(second.data),
+    ):
         (create,) = (e for e in recording.of("task_create") if e.name == "was there before")
         steps = {e.type for e in recording.events if e.proc == create.proc}
         assert steps >= {"proc_start", "step_start", "step_block"}

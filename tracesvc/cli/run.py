@@ -119,7 +119,7 @@ def _load_script(path: str) -> tuple[CodeType, types.ModuleType]:
 
 def _load_module(name: str) -> tuple[CodeType, types.ModuleType]:
     """A module's code, and the module that it is to run as; for a package its ``__main__``."""
-    sys.path[0] = os.getcwd()
+    sys.path[0] = str(Path.cwd())
     spec = importlib.util.find_spec(name)
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{name}.__main__")

@@ -5,14 +5,15 @@ Body of the frame::
     [proc, first, t0, types, rows, planes, data, running]
 
 ``types`` is one byte per event, its type number.  ``rows`` says where the columns are: a row is
-``[type, n, mask, rest, mask, rest, ...]``, for a type that occurs n times, with a pair for each of its INT, FLOAT and
-STRING fields in the order of the vocabulary.  Every pair describes a column of n values, one per event of the type, in
-order; what ``mask`` and ``rest`` mean and how the planes of a column lie is in `tracesvc.format.columns`.  ``planes`` is
-one string of bytes with the planes of all columns, in the order of the pairs.  The first row has type 0 and stands for
-all events: its one column is the time to the event before (0 for the first event, which happened at ``t0``).  The other
-rows ascend by type.  ``data`` has a row ``[type, values, values, ...]`` for each type that has DATA fields: plain arrays
-of n values, one per such field.  ``running`` is nil, or the task whose step ran when the batch began (0: none): then the
-tasks of step ends are not written, because each is that of the last step start before it, or ``running``.
+``[type, n, mask, rest, mask, rest, ...]``, for a type that occurs n times, with a pair for each of its INT, FLOAT
+and STRING fields in the order of the vocabulary.  Every pair describes a column of n values, one per event of the
+type, in order; what ``mask`` and ``rest`` mean, and how the planes of a column lie, is in
+`tracesvc.format.columns`.  ``planes`` is one string of bytes with the planes of all columns, in the order of the
+pairs.  The first row has type 0 and stands for all events: its one column is the time to the event before (0 for
+the first event, which happened at ``t0``).  The other rows ascend by type.  ``data`` has a row
+``[type, values, values, ...]`` for each type that has DATA fields: plain arrays of n values, one per such field.
+``running`` is nil, or the task whose step ran when the batch began (0: none): then the tasks of step ends are not
+written, because each is that of the last step start before it, or ``running``.
 
 The writer's side takes *records*: a flat list with five slots per event (type, time, and three for the fields; where a
 type has more than three, the third is a tuple of the rest).  That is what the recorder appends to, see
@@ -298,16 +299,19 @@ class Batch:
         return []
 
     def columns(self, number: int) -> list[Sequence[Any]]:
-        """The fields of all events of a type, in order; string fields as ids. Fields the writer did not know are empty."""
+        """The fields of all events of a type, in order; string fields as ids.
+
+        Fields that the writer did not know are empty.
+        """
         n, stored = self.groups[number]
         data = iter(self.values(number, n))
         columns = iter(range(len(stored)))
         decoded: list[Sequence[Any]] = []
         for field, code in zip(EVENTS[number].fields, _CODES[number], strict=True):
             if code == _DATA:
-                values = next(data, None)
+                values: Any = next(data, None)
             else:
-                i = next(columns, None)
+                i: int | None = next(columns, None)
                 values = None if i is None else self._column(number, i, "d" if code == "d" else "q")
             decoded.append([_EMPTY[field.storage]] * n if values is None else values)
         if self.running is not None and number in ENDS:

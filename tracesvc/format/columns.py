@@ -1,10 +1,12 @@
 """Columns of numbers as byte planes.
 
-A column of n 64-bit values is cut into eight planes: plane i holds byte i (little-endian) of every value.  A plane whose
-bytes are all equal is not written; its byte goes into ``rest``.  What is left is small by itself (small numbers have
-high planes of zeros) and compresses well, because bytes of like meaning lie side by side.  A column is
-``mask, rest, planes`` (as a msgpack array by itself, or side by side with others, see `tracesvc.format.batch`): bit i of ``mask`` says that plane i is in ``planes`` (in ascending order, n bytes
-each); byte i of ``rest`` (an unsigned 64-bit number) holds the constant of every other plane.
+A column of n 64-bit values is cut into eight planes: plane i holds byte i (little-endian) of every value.  A
+plane whose bytes are all equal is not written; its byte goes into ``rest``.  What is left is small by itself
+(small numbers have high planes of zeros) and compresses well, because bytes of like meaning lie side by side.
+
+A column is ``mask, rest, planes``, as a msgpack array by itself or side by side with others, see
+`tracesvc.format.batch`.  Bit i of ``mask`` says that plane i is in ``planes`` (in ascending order, n bytes each);
+byte i of ``rest`` (an unsigned 64-bit number) holds the constant of every other plane.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class StreamDecoder:
 
     A frame whose checksum is right but whose body is not what its kind demands is a `Damage` too, and so is all that
     belongs to another session than the first, or to a newer version of the format.  Keeps the string and stack tables
-    of the generation that it is in: ``text(id)`` resolves a name as of the item that came last.  Where frames are missing
+    of the generation that it is in: ``text(id)`` resolves a name as of the item that came last.  Where frames miss
     that may have begun a generation the tables are emptied: a name is rather unknown than wrong.
     """
 

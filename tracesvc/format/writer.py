@@ -154,7 +154,7 @@ class SessionWriter:
         return self._frame(end)
 
     def aside(self, rows: Sequence[ProcRow], end: End) -> list[Frame]:
-        """Accounts and end mark for one reader that leaves now; the stream of the others goes on as if they were not."""
+        """Accounts and end mark for one reader that leaves now; the stream of the others goes on without them."""
         before = self._number, self._offset
         frames = [*self.procs(rows), self.end(end)]
         self._number, self._offset = before

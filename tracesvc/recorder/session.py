@@ -156,10 +156,10 @@ class Session:
             if self.draining and not self._sealed:
                 self._full.close()
 
-    def attach_reader(self) -> None:
-        """The current run reads from here on."""
+    def attach_reader(self, token: trio.lowlevel.TrioToken | None = None) -> None:
+        """The current run reads from here on, or that with this token, which is about to."""
         with self._feeding:
-            self._reader = trio.lowlevel.current_trio_token()
+            self._reader = token or trio.lowlevel.current_trio_token()
             self.had_reader = True
         self._feed()
 

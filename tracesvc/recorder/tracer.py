@@ -429,10 +429,10 @@ class Tracer:
         """Whether anybody has read this session."""
         return self._session is not None and self._session.had_reader
 
-    def attach_reader(self) -> None:
-        """The current run is the one that reads, from now on."""
+    def attach_reader(self, token: trio.lowlevel.TrioToken | None = None) -> None:
+        """The current run is the one that reads from now on, or that with this token, which is about to."""
         if self._session is not None:
-            self._session.attach_reader()
+            self._session.attach_reader(token)
 
     def seal_all(self) -> dict[int, int]:
         """Hand everything that was emitted so far to the reader; see `has_read`."""

@@ -230,6 +230,8 @@ class _Delivery:
                 self._reader = min(others, key=lambda other: other.leaving, default=None)
                 if self._reader is not None:
                     self._reader.call(self._reader.read_from_now_on)
+                    # at once: a stop() just now must not find that the reader's run is over
+                    self.tracer.attach_reader(self._reader.token)
 
     def look(self) -> None:
         """Have it looked, in the reader's run, whether a member that leaves has had everything."""
@@ -276,7 +278,7 @@ class _Member:
     def __init__(self, sinks: tuple[Sink, ...]) -> None:
         self.sinks: Final = sinks
         self.leaving = False
-        self._token: Final = trio.lowlevel.current_trio_token()
+        self.token: Final = trio.lowlevel.current_trio_token()
         self._queues: Final = [FrameQueue() for _ in sinks]
         self._scopes: Final = [trio.CancelScope(shield=True) for _ in sinks]
         """of the sinks; shielded: a cancelled program is still to be drained. `leave` cancels them"""
@@ -325,12 +327,12 @@ class _Member:
     def call(self, function: Callable[[], None]) -> None:
         """Call in this member's run, soon."""
         with contextlib.suppress(*GONE):
-            self._token.run_sync_soon(function, idempotent=True)
+            self.token.run_sync_soon(function, idempotent=True)
 
     @property
     def is_here(self) -> bool:
         """Whether the current run is this member's."""
-        return in_run(self._token)
+        return in_run(self.token)
 
     # --- frames ----------------------------------------------------------------------------------
 

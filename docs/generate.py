@@ -1,0 +1,152 @@
+"""Writes ``docs/events.md`` from the tables in the code: ``python -m docs.generate``, in the root of the repository.
+
+A test compares the committed page with what this makes, so the page cannot say anything else than the code does.
+"""
+# ruff: noqa: INP001  documentation, not a package
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from tracesvc.events import (
+    EVENTS,
+    Event,
+    Field,
+    FrameKind,
+    LossCause,
+    ProcKind,
+    Reason,
+    Storage,
+)
+from tracesvc.model import states
+
+__all__ = ["PAGE", "page"]
+
+PAGE: Final = Path(__file__).with_name("events.md")
+
+HOLDS: Final = {
+    "attributes": "map of text to nil, bool, number, text or bytes; nil: none",
+    "collected": "objects",
+    "cut": "characters that were cut off",
+    "generation": "0 to 2",
+    "level": "as in Python's `logging`: 10 debug, 20 info, 30 warning, 40 error, 50 critical",
+    "name": "at most 1 KiB",
+    "ns": "ns",
+    "nursery": "number of a nursery; 0: not known",
+    "object": "what is waited for, see [reasons](#reasons-for-waiting); 0: no number",
+    "parent": "task that owns the nursery; 0: none, or not known",
+    "parent span": "span that it is part of; 0: none",
+    "proc kind": "see [kinds of proc](#kinds-of-proc)",
+    "reason": "see [reasons](#reasons-for-waiting)",
+    "region": "number of the region",
+    "span": "number of the span; 0: none",
+    "task": "number of the task; 0: none",
+    "text": "at most 16 KiB",
+    "thread": "number that the operating system has for it",
+    "value": "finite",
+    "waker": "task that did it; 0: I/O, a timer, or something outside the run",
+}
+"""what a field holds, by its name if its role says too little"""
+
+HEAD: Final = """\
+<!-- made by docs/generate.py from tracesvc/events.py and tracesvc/model/states.py -->
+# Events
+
+Everything a trace can say. How it is written down is in [the format](format.md). Times are integer nanoseconds of
+`CLOCK_MONOTONIC`. Every event has its time, the proc that wrote it and its sequence number among the events of that
+proc; the tables say what it has besides. Numbers of tasks, spans and regions begin at 1 and are not used again within a
+process.
+"""
+LIFE: Final = """\
+Seven event types move a task from state to state, and all of them come from the proc of its run. What is not drawn here
+does not happen; `tracesvc verify` reports it.
+"""
+RULES: Final = """\
+Besides: in a run at most one task is `RUNNING`. A waker is the task that runs, or 0 where none does. The run loop waits
+for I/O only while every task of the run is `WAITING`.
+"""
+NUMBERS: Final = """\
+`reason` and `object` of `step_block` and `task_waiting`. An object that is not a file descriptor has a number of its
+own, which is not used again within the process.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        HEAD,
+        "## Event types\n",
+        _table(("", "type", "fields", "meaning"), map(_event, EVENTS.values())),
+        "## Fields\n",
+        _table(("field", "stored as", "holds", "of"), _fields()),
+        "## Life of a task\n",
+        LIFE,
+        states.diagram(),
+        RULES,
+        "## Reasons for waiting\n",
+        NUMBERS,
+        _table(
+            ("", "reason", "waits for", "object"),
+            ((str(r.value), _code(r.name.lower()), r.meaning, r.identity) for r in Reason),
+        ),
+        "## Kinds of proc\n",
+        _table(("", "kind", "meaning"), _proc_kinds()),
+        "## Kinds of frame\n",
+        _table(
+            ("", "kind", "carries"), ((str(k.value), _code(k.name), k.meaning) for k in FrameKind)
+        ),
+        "## Causes of loss\n",
+        _table(
+            ("", "cause", "meaning"),
+            ((str(c.value), _code(c.name.lower()), c.meaning) for c in LossCause),
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _event(event: type[Event]) -> tuple[str, ...]:
+    meaning = " ".join(inspect.cleandoc(event.__doc__ or "").replace("``", "`").split())
+    fields = ", ".join(_code(field.name) for field in event.fields)
+    return str(event.number), _code(event.type), fields, meaning
+
+
+def _fields() -> Iterator[tuple[str, ...]]:
+    """Fields of one name that hold the same, with the types that have them."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for event in EVENTS.values():
+        for field in event.fields:
+            row = _code(field.name), field.storage.value, _holds(field)
+            found.setdefault(row, []).append(_code(event.type))
+    for row, events in sorted(found.items()):
+        yield *row, ", ".join(events)
+
+
+def _holds(field: Field) -> str:
+    if field.storage is Storage.STRING:
+        return HOLDS["name"]
+    return HOLDS[field.name if field.role == "number" else field.role]
+
+
+def _proc_kinds() -> Iterator[tuple[str, ...]]:
+    """The members of the enumeration with the texts that stand below them in its source."""
+    lines = [line.strip() for line in inspect.getsource(ProcKind).splitlines()]
+    for kind in ProcKind:
+        below = lines[lines.index(f"{kind.name} = {kind.value}") + 1]
+        yield str(kind.value), _code(kind.name.lower()), below.strip('"').replace("``", "`")
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
