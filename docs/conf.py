@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as installed_version
 
+from pygments.lexers.special import TextLexer
+
 project = "tracesvc"
 author = "The tracesvc developers"
 copyright = "2026, The tracesvc developers"
@@ -22,3 +24,8 @@ html_title = f"tracesvc {release}"
 autodoc_typehints = "description"
 # Types of other projects cannot be looked up without the network; our own must resolve.
 nitpick_ignore_regex = [("py:.*", r"(trio|collections|contextlib|typing|pathlib|os)\..*")]
+
+
+def setup(app):
+    """The diagram of states: forges draw it, here it stands as text above its table."""
+    app.add_lexer("mermaid", TextLexer)

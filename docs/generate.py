@@ -2,7 +2,6 @@
 
 A test compares the committed page with what this makes, so the page cannot say anything else than the code does.
 """
-# ruff: noqa: INP001  documentation, not a package
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ import itertools
 import math
 import sys
 from collections import Counter as Tally
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -69,15 +70,35 @@ repairs: Final[Tally[str]] = Tally()
 
 if sys.version_info < (3, 12):
     # There a collection may begin in the middle of C code.  If that is about to copy the context or to set a variable
-    # in it, and a finalizer sets one too, which a span does, Python loses what it was looking at and crashes.  So where
-    # spans may be used the context is kept as it was until the next collection.
-    _kept: Final[list[Context]] = []
+    # in it, and a finalizer sets one too, Python loses what it was looking at and crashes.  So a span or region that
+    # begins within a collection is recorded, and does not become the current one.
+    _collecting: Final[list[int]] = []
+    """the thread in which a collection is under way"""
 
-    def _keep_context(phase: str, info: dict[str, Any]) -> None:
+    def _collection_begins(phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
-            _kept[:] = (copy_context(),)
+            _collecting[:] = (get_ident(),)
+            if (
+                gc.callbacks[-1] is not _collection_ends
+            ):  # what others do at the end is within it, too
+                with contextlib.suppress(ValueError):
+                    gc.callbacks.remove(_collection_ends)
+                gc.callbacks.append(_collection_ends)
 
-    gc.callbacks.insert(0, _keep_context)
+    def _collection_ends(phase: str, info: dict[str, Any]) -> None:
+        if phase == "stop":
+            _collecting.clear()
+
+    gc.callbacks.insert(0, _collection_begins)
+
+    def _set(variable: ContextVar[Any], value: Any) -> None:
+        if not _collecting or _collecting[0] != get_ident():
+            variable.set(value)
+
+else:
+
+    def _set(variable: ContextVar[Any], value: Any) -> None:
+        variable.set(value)
 
 
 def _writer(session: Session) -> tuple[Proc, int]:
@@ -130,7 +151,7 @@ class _Work:
             outer is not None and outer.ended
         ):  # what that lay in is of no more use: misuse must not make a chain for ever
             outer.outer = _innermost_open(outer.outer)
-        current.set(self)
+        _set(current, self)
         return True
 
     def _leave(self, current: ContextVar[Any], *, elsewhere: bool = False) -> bool:
@@ -141,7 +162,7 @@ class _Work:
         self.ended = True
         inner = current.get()
         if inner is self:
-            current.set(self.outer)
+            _set(current, self.outer)
         else:
             while inner is not None and inner.outer is not self:
                 inner = inner.outer
@@ -234,7 +255,7 @@ class Region(_Work):
         if self.swept:
             self.swept = False
             if current_region.get() is self:
-                current_region.set(self.outer)
+                _set(current_region, self.outer)
             return
         session = recording.session
         if session is None or self.begun_in is not session:
