@@ -220,7 +220,7 @@ def test_line_7_what_writes_later_says_so_first():
             assert event.type == "proc_start"
             kinds[event.proc] = event.kind
     assert kinds[1] == 1
-    assert sorted(kinds.values()) == [1, 1, 1, 2]  # main, within the thread, the reading run
+    assert sorted(kinds.values()) == [1, 1, 2]  # main, within the thread, the thread itself
 
 
 async def test_a_start_that_fails_leaves_everything_as_it_was(monkeypatch):

@@ -74,9 +74,15 @@ class Script:
         async def mute(message):
             pass
 
+        async def answer(message):
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                # before the client has the answer, and may look
+                self.requests.append((scope["method"], scope["path"], size, headers))
+            await send(message)
+
         headers = dict(scope["headers"])
         if step == "pass":
-            await self.app(scope, counting, send)
+            await self.app(scope, counting, answer)
         elif step == "hang":
             self.hanging.set()
             await trio.sleep_forever()
@@ -89,9 +95,8 @@ class Script:
                     pass
             if step == "drop":
                 raise ConnectionAbortedError
-            await send({"type": "http.response.start", "status": step, "headers": self.headers})
-            await send({"type": "http.response.body", "body": self.content})
-        self.requests.append((scope["method"], scope["path"], size, headers))
+            await answer({"type": "http.response.start", "status": step, "headers": self.headers})
+            await answer({"type": "http.response.body", "body": self.content})
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any, Final
@@ -86,26 +86,13 @@ def _constant(answer: Answer) -> _Rule:
 
 
 def _file_descriptor(fd: int, direction: int) -> _Rule:
-    readable, writable, process = (
-        int(Reason.READABLE),
-        int(Reason.WRITABLE),
-        (int(Reason.PROCESS), 0),
-    )
+    readable, writable, process = int(Reason.READABLE), int(Reason.WRITABLE), int(Reason.PROCESS)
 
     def wait_for_fd(task: trio.lowlevel.Task, closure: tuple[CellType, ...]) -> Answer:
         if closure[direction].cell_contents != "read_task":
             return writable, closure[fd].cell_contents
-        coroutine: Any = (
-            task.coro
-        )  # `_await_chain` spelled out: servers come here with every request
-        try:
-            while coroutine is not None:
-                if coroutine.cr_code is _process_wait:
-                    return process
-                coroutine = coroutine.cr_await
-        except AttributeError:  # not a plain coroutine
-            if any(code is _process_wait for code, _ in _await_chain(task)):
-                return process
+        if (_owners is None or task in _owners) and _waits_for_process(task):
+            return process, 0
         return readable, closure[fd].cell_contents
 
     return wait_for_fd
@@ -125,6 +112,24 @@ _ABORTS: Final = (
 _rules: Final[dict[int, tuple[CodeType, _Rule]]] = {}
 """id of the abort function's code -> that code, so that it keeps its id, and how to answer"""
 _process_wait: Final = trio.Process.wait.__code__
+
+
+def _lock_owners() -> Mapping[trio.lowlevel.Task, object] | None:
+    """trio's own table of the tasks that hold a `trio.Lock`; None where it has none."""
+    owners = getattr(getattr(trio._core, "_parking_lot", None), "GLOBAL_PARKING_LOT_BREAKER", None)
+    return owners if isinstance(owners, dict) else None
+
+
+_owners: Final = _lock_owners()
+
+
+def _waits_for_process(task: trio.lowlevel.Task) -> bool:
+    """Whether it is in `trio.Process.wait`.
+
+    To look at the stack takes long, and servers wait for a socket with every request: this is asked only of tasks that
+    hold a lock, as that method does all the time.
+    """
+    return any(code is _process_wait for code, _ in _await_chain(task))
 
 
 # --- parking lots --------------------------------------------------------------------------------
