@@ -42,6 +42,8 @@ class Suite:
                 str(self.ini),
                 "-W",
                 "ignore",
+                # parts of it ask for tools of trio's developers; they are missing in both runs
+                "--continue-on-collection-errors",
                 "--ignore-glob=*/tools/*",
                 f"--junitxml={report}",
             ),
@@ -104,15 +106,15 @@ def test_trios_own_test_suite_passes_as_it_does_untraced(tmp_path):
     assert before.keys() == after.keys()
 
     different = worse(before, after) - INSPECTS_INSTRUMENTS.keys()
-    if (
-        different
-    ):  # some tests are about time, and two suites at once are a load: the modules again, alone
-        assert len(different) < 10, sorted(different)
-        again = Suite(tmp_path, "again", *traced.python[3:-1], str(tmp_path / "again.trace"))
-        second = again.finish(
-            *again.start("some", *sorted({module_of(name) for name in different}))
-        )
-        different = {name for name in different if second.get(name) != PASSED}
+    assert len(different) < 10, sorted(different)
+    for i in range(
+        3
+    ):  # some tests are about time, and two suites at once are a load: these modules again, alone
+        if different:
+            again = Suite(tmp_path, f"again{i}", *traced.python[3:-1], str(tmp_path / f"{i}.trace"))
+            modules = sorted({module_of(name) for name in different})
+            second = again.finish(*again.start("some", *modules))
+            different = {name for name in different if second.get(name) != PASSED}
     assert different == set(), running[1][2].read_text()[-5000:]
 
     report = verify(trace)
