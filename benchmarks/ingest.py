@@ -26,12 +26,11 @@ from tracesvc.format.batch import SLOTS
 from tracesvc.format.frames import encode_frame
 
 POST = 256 << 10
-ROUNDS = 9
-POSTS = 160
+ROUNDS = 7
+POSTS = 320
 """in one round, of all clients"""
 GOALS = {1: 0.35, 8: 0.75}
 
-SERVICE = "from tracesvc.cli.serve import command; command()"
 NULL = """
 import sys, trio
 from starlette.applications import Starlette
@@ -74,12 +73,14 @@ class Session:
 
     def _frames(self) -> Iterator[bytes]:
         size = 0
-        while size < POST:
+        while True:
             self._body[1] = self._first
             data = encode_frame(FrameKind.EVENTS, self._number, self._body)
+            size += len(data)
+            if size > POST:
+                return
             self._number += 1
             self._first += self._count
-            size += len(data)
             yield data
 
 
@@ -121,8 +122,10 @@ def converse(port: int, session: Session, posts: int) -> None:
 
 
 def load(port: str, clients: str, posts: str) -> None:
-    """One round, in a process of its own; prints how many seconds it took."""
-    sessions = [Session(int(posts)) for _ in range(int(clients))]
+    """One round, in a process of its own; prints how many seconds it took. The sessions are there already."""
+    sessions = [Session(int(posts) + 1) for _ in range(int(clients))]
+    for session in sessions:
+        converse(int(port), session, 1)
     threads = [
         threading.Thread(target=converse, args=(int(port), session, int(posts)))
         for session in sessions
@@ -171,11 +174,11 @@ def one_round(port: str, clients: int) -> float:
         return float(process.stdout.readline())
 
 
-def main(json: bool = False) -> bool:
-    """Print the table, or the figures as JSON; whether the goals are met."""
+def main(json: bool = False) -> int:
+    """Print the table, or the figures as JSON; how many goals are missed."""
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
-        service = ["-c", SERVICE, "--listen", "127.0.0.1:0", "--data", directory]
+        service = ["-m", "tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", directory]
         with serving(*service) as real, serving("-c", NULL) as null:
             for clients, goal in GOALS.items():
                 seconds = [
@@ -200,7 +203,7 @@ def main(json: bool = False) -> bool:
                 f"{name:10}{row['null posts/s']:>8.0f}/s{row['posts/s']:>8.0f}/s{rate:>14}"
                 f"{row['ratio']:>8.2f}{row['goal']:>8.2f}"
             )
-    return all(row["ratio"] >= row["goal"] for row in figures.values())
+    return sum(row["ratio"] < row["goal"] for row in figures.values())
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ class Maker:
     procs: int = 1
     start_wall: int = 1_700_000_000 * SECOND
     text: str = "all is well"
+    generations: int = -1
 
     def __post_init__(self):
         self.writer = SessionWriter()
         self.time = SECOND
-        self.generations = 0
         self.emitted = dict.fromkeys(range(self.procs), 0)
         self.lost = dict.fromkeys(range(self.procs), 0)
         self.ended: set[int] = set()
@@ -67,9 +67,9 @@ class Maker:
             self.time += 1000
             seq = self.emitted[proc] + i
             if number == COUNTER:
-                records += [COUNTER, self.time, f"count.{seq % 5}", seq * 0.5, 7]
+                records += [COUNTER, self.time, f"count.{seq % 5}", seq * 0.5, 0]
             else:
-                records += [LOG, self.time, 7, 0, (20, 0, self.text, None)]
+                records += [LOG, self.time, 0, 0, (20, 0, self.text, None)]
         first = self.emitted[proc]
         self.emitted[proc] += n
         return self.writer.events(proc, first, records)

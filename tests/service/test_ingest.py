@@ -189,10 +189,15 @@ def no_batch(frames):
     return joined(frames[:6]) + encode_frame(FrameKind.EVENTS, 6, {"not": "a batch"})
 
 
+def of_the_future(frames):
+    return joined(frames[:6]) + _seal(FrameKind.EVENTS, 2, 6, b"\x90")
+
+
 @pytest.mark.parametrize(
     "make, code",
     [
         (flipped, "wrong-checksum"),
+        (of_the_future, "unknown-flags"),
         (huge, "frame-too-large"),
         (bomb, "bad-compression"),
         (noise, "bad-frame"),
@@ -223,10 +228,9 @@ async def test_a_body_that_does_not_continue_the_stream(service):
     later = frames[8].offset
     content = problem(await service.post(name, later, frames[8].data), 409, "offset-mismatch")
     assert content["offset"] == end
-    inside = frames[5].offset + 7
-    content = problem(
-        await service.post(name, inside, joined(frames)[inside:]), 409, "offset-mismatch"
-    )
+    other = bytearray(joined(frames))
+    other[end - 1] ^= 1
+    content = problem(await service.post(name, 0, bytes(other)), 409, "offset-mismatch")
     assert content["offset"] == end
 
 

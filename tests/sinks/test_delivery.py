@@ -14,7 +14,7 @@ from tests.recorder.recording import Memory, Recording, close_ledger
 from tracesvc import Sink, Tracer, TracerState, open_tracer
 from tracesvc.events import LossCause
 from tracesvc.recorder.tracer import current_tracer
-from tracesvc.sinks.delivery import deliver
+from tracesvc.sinks.delivery import _Delivery, deliver
 
 
 def in_threads(*mains) -> list[object]:
@@ -64,7 +64,7 @@ class Member:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_members_come_and_go_in_8_threads_at_random(seed):
     """Each has all of its own, whoever reads, whoever is last; nothing of the tracer stays."""
     chance = random.Random(seed)
@@ -82,7 +82,7 @@ def test_members_come_and_go_in_8_threads_at_random(seed):
         close_ledger(tracer.statistics())
 
 
-@pytest.mark.parametrize("round_", range(20))
+@pytest.mark.parametrize("round_", range(10))
 def test_two_that_leave_at_the_same_moment_leave_nothing_behind(round_):
     inside, leave = threading.Barrier(2), threading.Barrier(2)
 
@@ -174,17 +174,14 @@ def test_a_member_whose_run_is_blocked_costs_bounded_memory_and_delays_nobody():
         async with open_tracer(working) as tracer:
             await trio.to_thread.run_sync(joined.wait)
             seen = 0
-            for i in range(40):
+            for _ in range(40):
                 for _ in range(32):
                     tracesvc.log("x" * 10_000)
                 while tracer.statistics().stored <= seen:
                     await trio.lowlevel.checkpoint()
                 seen = tracer.statistics().stored
-                if i == 39:
-                    from tracesvc.sinks.delivery import _Delivery
-
-                    held = [m._inbox.queued_bytes for m in _Delivery.current.members]
-                    assert max(held) <= 9 << 20
+            held = [member._inbox.queued_bytes for member in _Delivery.current.members]
+            assert 4 << 20 < max(held) < 9 << 20
             wake.set()
         return tracer
 
@@ -198,6 +195,14 @@ def test_a_member_whose_run_is_blocked_costs_bounded_memory_and_delays_nobody():
     assert told["blocked"].lost == {LossCause.SINK_FULL: part.lost.total()}
     assert told["blocked"].events == len(part.events)
     close_ledger(tracer.statistics())
+
+
+class Stalls(Sink):
+    """Takes nothing, for ever."""
+
+    async def run(self, frames):
+        self._begin(frames)
+        await trio.sleep_forever()
 
 
 class Stubborn(Sink):
@@ -226,12 +231,6 @@ async def test_a_sink_that_does_not_end_in_time_is_waited_for_once_it_is_cancell
 
 async def test_where_no_thread_can_be_started_it_still_ends(monkeypatch, caplog):
     """As when the interpreter is about to end."""
-    release = trio.Event()
-
-    class Stalls(Sink):
-        async def run(self, frames):
-            self._begin(frames)
-            await trio.sleep_forever()
 
     def refuse(thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -241,7 +240,6 @@ async def test_where_no_thread_can_be_started_it_still_ends(monkeypatch, caplog)
             await wait_all_tasks_blocked()
             monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.undo()
-    assert not release.is_set()
     Recording(memory.data, statistics=tracer.statistics())
 
 
@@ -287,39 +285,8 @@ def leaves(exc: BaseException) -> set[type[BaseException]]:
     return {type(exc)}
 
 
-async def test_ctrl_c_while_it_drains_gives_up_and_leaves_as_itself():
-    """The second Ctrl-C of an impatient user. What the body had raised is its context."""
-
-    class Stalls(Sink):
-        async def run(self, frames):
-            self._begin(frames)
-            await trio.sleep_forever()
-
-    failure = ValueError("the body's")
-
-    async def main() -> None:
-        async with open_tracer(Stalls("stalls"), drain_timeout=60):
-            token = trio.lowlevel.current_trio_token()
-            threading.Timer(0.05, token.run_sync_soon, (interrupt,)).start()
-            raise failure
-
-    def interrupt() -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    def in_main_thread() -> None:
-        with pytest.raises(KeyboardInterrupt) as caught:
-            trio.run(main)
-        assert caught.value.__context__ is failure
-
-    del in_main_thread
-
-
-def test_ctrl_c_while_it_drains():
-    class Stalls(Sink):
-        async def run(self, frames):
-            self._begin(frames)
-            await trio.sleep_forever()
-
+def test_ctrl_c_while_it_drains_gives_up_and_leaves_as_itself():
+    """The second Ctrl-C of an impatient user; what the body had raised is its context."""
     failure, started = ValueError("the body's"), time.monotonic()
 
     async def main() -> None:

@@ -1,3 +1,4 @@
+import io
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.streams import Maker, joined, session
 from tracesvc.events import FrameKind, LossCause
 from tracesvc.format import Batch, Frame, Item, Loss, LossRow, Procs, StreamDecoder
+from tracesvc.model.verify import verify
 from tracesvc.sinks import FrameQueue, SinkError
 from tracesvc.sinks.gap import ROWS_PER_PROC
 
@@ -105,6 +107,9 @@ async def test_stored_and_lost_are_what_was_emitted(steps, capacity):
     while batch := await queue.get():
         taken += batch
 
+    if taken[1].kind == FrameKind.GENERATION:
+        report = verify(io.BytesIO(joined(taken)))
+        assert report.ok, report.violations
     account = Account(taken)
     for proc, emitted in made.emitted.items():
         assert account.total(proc) == emitted

@@ -61,7 +61,7 @@ async def test_any_cuts_and_repetitions_give_the_same_stream(tmp_path_factory, c
             end = min(len(stream), start + size)
             result = await store.append(name, start, stream[start:end])
             assert result.problem is None
-            assert result.rest == end - max(e for e in ends if e <= end)
+            assert result.rest == max(0, end - max(durable, *(e for e in ends if e <= end)))
             assert result.durable == max(durable, end - result.rest)
             durable = result.durable
         result = await store.append(name, durable, stream[durable:])
@@ -80,19 +80,20 @@ async def test_bytes_beyond_the_end_are_refused(store, offset):
         await store.info(name_of(frames))
 
 
-async def test_an_overlap_is_passed_over_at_frame_boundaries_only(store):
+async def test_an_overlap_is_passed_over_where_it_is_the_same(store):
     frames = session(100, batch=10)
     stream, name = joined(frames), name_of(frames)
     end = frames[7].end
     assert (await store.append(name, 0, stream[:end])).durable == end
-    for start in (frames[3].offset + 1, frames[3].offset + 30):
-        result = await store.append(name, start, stream[start:])
+    result = await store.append(name, 5, stream[5:500])
+    assert (result.durable, result.rest, result.problem) == (end, 0, None)
+    other = bytearray(stream)
+    other[frames[7].end - 1] ^= 1
+    for start in (0, frames[3].offset, frames[3].offset + 1):
+        result = await store.append(name, start, other[start:])
         assert isinstance(result.problem, OffsetError)
-    other = joined(session(100, batch=9))
-    result = await store.append(name, 0, other)
-    assert isinstance(result.problem, OffsetError)
-    assert result.problem.durable == result.durable == end
-    result = await store.append(name, frames[3].offset, stream[frames[3].offset :])
+        assert result.problem.durable == result.durable == end
+    result = await store.append(name, frames[3].offset + 1, stream[frames[3].offset + 1 :])
     assert (result.durable, result.problem) == (len(stream), None)
     assert await store.read(name, 0, 1 << 20) == stream
 
@@ -187,6 +188,37 @@ async def test_a_session_has_a_bounded_number_of_procs(store, monkeypatch):
     result = await store.append(name_of(frames), 0, joined(frames))
     assert isinstance(result.problem, BadStreamError)
     assert result.problem.code == "too-many-procs"
+
+
+async def test_absurd_losses_are_no_reason_to_fail(tmp_path):
+    made = Maker()
+    rows = [[0, 0, (1 << 62) - 1, 1, 0, 0]] * 9
+    data = made.start()[0].data + encode_frame(FrameKind.LOSS, 9, rows)
+    for _ in range(2):
+        async with FileStore.open(tmp_path) as store:
+            result = await store.append(made.session, 0, data)
+            assert (result.durable, result.problem) == (len(data), None)
+            (info,) = await store.list()
+            assert info.lost == {"queue_full": (1 << 63) - 1}
+
+
+async def test_a_stream_that_joined_later_knows_what_was_before(tmp_path):
+    """Its first generation is not the session's first; half of it comes after a new start of the store."""
+    made = Maker(procs=2, generations=7)
+    before = [*made.start(), *made.events(50, 0), *made.events(20, 1), *made.generation()]
+    frames = [before[0], *[f for f in before if f.number >= before[-3].number]]
+    assert frames[1].kind == FrameKind.GENERATION
+    frames += [*made.events(30, 0), *made.lose(4, 1), *made.end()]
+    data = joined(frames)
+    half = len(joined(frames[:2]))
+    async with FileStore.open(tmp_path) as store:
+        assert (await store.append(made.session, 0, data[:half])).problem is None
+    async with FileStore.open(tmp_path) as store:
+        assert (await store.append(made.session, half, data[half:])).problem is None
+        ledger = await store.ledger(made.session)
+    assert ledger["closed"]
+    assert ledger["procs"]["0"] == {"name": "proc 0", "emitted": 30, "stored": 30, "lost": {}}
+    assert ledger["procs"]["1"]["lost"] == {"queue_full": 4}
 
 
 async def test_frames_of_a_kind_not_known_yet_are_kept(store):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tracesvc.events import EVENTS, Storage
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Bulk"]
 
 _BYTES: Final = [bytes([i]) for i in range(256)]
-_WIDTH: Final = (0, 1, 2, 4, 4, 8, 8, 8, 8)
-"""planes needed -> bytes of the narrowest integer that has them"""
 
 
 def numpy() -> Any:
@@ -61,21 +60,15 @@ def _join(
     if highest >> 64 or min(constant) < 0 or min(varying) < 0:
         raise FormatError("not a column")
     needed = max(max(varying).bit_length(), (highest.bit_length() + 7) // 8)
-    width = 8 if floats else _WIDTH[needed]
-    dtype = np.dtype("<f8" if floats else "<i8")
-    total = sum(counts)
-    if not needed:
-        return np.zeros(total, dtype.newbyteorder("="))
-    make = np.zeros if needed < width else np.empty
-    joined = make((total, width), np.uint8)
+    written: list[tuple[int, Bytes]] = []
+    base = 0
     for i in range(needed):
         bit, shift = 1 << i, 8 * i
         low = bit - 1
-        if not any(mask & bit for mask in varying):
-            here = {rest >> shift & 0xFF for rest in constant}
-            if len(here) == 1:
-                joined[:, i] = here.pop()
-                continue
+        here = {rest >> shift & 0xFF for rest in constant}
+        if len(here) == 1 and not any(mask & bit for mask in varying):
+            base |= here.pop() << shift
+            continue
         if len(varying) == 1 and masks[0] & bit:
             before = ONES[masks[0] & low]
             pieces = [
@@ -89,39 +82,69 @@ def _join(
                 else _BYTES[rest >> shift & 0xFF] * n
                 for mask, rest, at, p, n in zip(masks, rests, places, planes, counts, strict=True)
             ]
-        joined[:, i] = np.frombuffer(b"".join(pieces), np.uint8)
-    narrow = joined.reshape(-1).view(dtype if width == 8 else f"<u{width}")
-    return narrow.astype(dtype.newbyteorder("="), copy=False)
+        written.append((i, np.frombuffer(b"".join(pieces), np.uint8)))
+    return _assemble(written, base, sum(counts), floats)
+
+
+def _assemble(written: list[tuple[int, Bytes]], base: int, total: int, floats: bool) -> Any:
+    """The values, from the planes that are written (which byte it is, the bytes) and all other bytes, in place."""
+    np = numpy()
+    places = [i for i, _ in written]
+    if floats or places not in ([], [0], [0, 1]) or base >> 63:
+        joined = np.empty((total, 8 if floats or places[-1:] > [3] or base >> 32 else 4), np.uint8)
+        for i in range(joined.shape[1]):
+            if i not in places:
+                joined[:, i] = base >> 8 * i & 0xFF
+        for i, plane in written:
+            joined[:, i] = plane
+        width = joined.shape[1]
+        values = joined.reshape(-1).view("<f8" if floats else "<i8" if width == 8 else "<u4")
+        return values.astype(np.float64 if floats else np.int64, copy=False)
+    if not written:
+        return np.full(total, base, np.int64)
+    # One or two bytes vary, as in most columns: there are instructions for many of them at once.
+    values = written[0][1]
+    if len(written) == 2:
+        high = written[1][1].astype(np.uint16)
+        high *= np.uint16(256)
+        high += values
+        values = high
+    values = values.astype(np.int64)
+    if base:
+        values += base
+    return values
 
 
 class _Group:
     """The rows of one type in many batches, and how far their columns have been decoded."""
 
-    __slots__ = ("batches", "counts", "places", "planes", "rows")
+    __slots__ = ("_columns", "batches", "counts", "places", "planes", "rows")
 
-    def __init__(self) -> None:
-        self.batches: list[int] = []
+    def __init__(
+        self, planes: Sequence[bytes], entries: Sequence[tuple[int, tuple[int, ...], int]]
+    ) -> None:
+        batches, self.rows, places = zip(*entries, strict=True)
+        self.batches: list[int] = list(batches)
         """which batches have such a row"""
-        self.counts: list[int] = []
-        self.planes: list[bytes] = []
-        self.rows: list[list[int]] = []
-        self.places: list[int] = []
+        self.counts: list[int] = [row[1] for row in self.rows]
+        self.planes: list[bytes] = [planes[i] for i in self.batches]
+        self.places: list[int] = list(places)
         """where in its planes the next column of each begins"""
+        self._columns: list[tuple[int, ...]] = []
 
     def values(self, i: int, *, floats: bool = False) -> Any:
         """The values of the i-th column; to be asked for in turn."""
-        at = 2 + 2 * i
-        try:
-            masks = [row[at] for row in self.rows]
-            rests = [row[at + 1] for row in self.rows]
-        except IndexError:  # some writer did not know this field yet: zeros
-            masks = [row[at] if at < len(row) else 0 for row in self.rows]
-            rests = [row[at + 1] if at < len(row) else 0 for row in self.rows]
+        if not self._columns:  # zeros where some writer did not know a field yet
+            self._columns = list(zip_longest(*self.rows, fillvalue=0))
+        if 3 + 2 * i >= len(self._columns):
+            return numpy().zeros(sum(self.counts), "f8" if floats else "i8")
+        masks, rests = self._columns[2 + 2 * i], self._columns[3 + 2 * i]
         values = _join(masks, rests, self.places, self.planes, self.counts, floats=floats)
-        self.places = [
-            place + ONES[mask] * n
-            for place, mask, n in zip(self.places, masks, self.counts, strict=True)
-        ]
+        if any(masks):
+            self.places = [
+                place + ONES[mask] * n
+                for place, mask, n in zip(self.places, masks, self.counts, strict=True)
+            ]
         return values
 
     def data(self, batches: Sequence[Batch], number: int, i: int) -> list[Any]:
@@ -146,23 +169,27 @@ class Bulk:
       ImportError: NumPy is not installed.
     """
 
-    __slots__ = ("_groups", "batches", "fields", "times", "types")
+    __slots__ = ("_groups", "_starts", "batches", "fields", "indexes", "times", "types")
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         np = numpy()
         self.batches = batches
         self.types: Bytes = np.frombuffer(b"".join([b.types for b in batches]), np.uint8)
         self.times: Integers = np.zeros(0, np.int64)
-        self._groups: dict[int, _Group] = {}
         self.fields: dict[int, list[Values]] = {}
+        self.indexes: dict[int, Integers] = {}
+        """type number -> where its events are; of starts and ends of steps only"""
+        self._groups: dict[int, _Group] = {}
         if not batches:
             return
         try:
+            counts = [batch.count for batch in batches]
+            self._starts: list[int] = [0, *accumulate(counts)]
             self._groups = self._gather()
             groups = dict(self._groups)
             times = groups.pop(0)
-            self._check(times, groups)
-            self.times = self._times(times)
+            self._check(groups)
+            self.times = self._times(times, counts)
             for number in sorted(groups.keys() & EVENTS.keys()):
                 self.fields[number] = self._fields(number, groups[number])
             if any(batch.running is not None for batch in batches):
@@ -172,69 +199,55 @@ class Bulk:
             raise FormatError(f"damaged columns: {exc}") from exc
 
     def _gather(self) -> dict[int, _Group]:
-        groups: dict[int, _Group] = defaultdict(_Group)
+        entries: dict[int, list[tuple[int, tuple[int, ...], int]]] = defaultdict(list)
         for i, batch in enumerate(self.batches):
-            planes, at = batch.planes, 0
+            at = 0
             for row in batch.rows:
+                entries[row[0]].append((i, row, at))
                 n = row[1]
-                group = groups[row[0]]
-                group.batches.append(i)
-                group.counts.append(n)
-                group.planes.append(planes)
-                group.rows.append(row)
-                group.places.append(at)
                 for mask in row[2::2]:
                     at += ONES[mask] * n
-            if at != len(planes):
-                raise FormatError("not as many bytes of columns as the rows say")
-        return groups
+            if at != len(batch.planes):
+                raise ValueError("not as many bytes of columns as the rows say")
+        planes = [batch.planes for batch in self.batches]
+        return {number: _Group(planes, found) for number, found in entries.items()}
 
-    def _check(self, times: _Group, groups: dict[int, _Group]) -> None:
+    def _check(self, groups: dict[int, _Group]) -> None:
         """Whether every batch has as many events of each type as its rows say."""
         np = numpy()
-        counts = [batch.count for batch in self.batches]
-        keys = np.repeat(np.arange(0, len(counts) << 8, 256), counts)
-        keys += self.types
-        found = np.bincount(keys, minlength=len(counts) << 8).reshape(-1, 256)
+        total = 0
+        starts = np.array(self._starts[:-1])
         for number, group in groups.items():
-            if found[group.batches, number].tolist() != group.counts:
-                raise FormatError("the rows of a batch are not what its types say")
-        if times.counts != counts or sum(sum(g.counts) for g in groups.values()) != sum(counts):
-            raise FormatError("the groups of a batch do not add up to its events")
+            among = self.types == number
+            said = np.zeros(len(starts), np.int64)
+            said[group.batches] = group.counts
+            if number == START or number in ENDS or max(group.counts) > 0xFF:
+                here = np.flatnonzero(among)
+                found = np.searchsorted(here, self._starts)
+                found = found[1:] - found[:-1]
+                if number == START or number in ENDS:
+                    self.indexes[number] = here
+            else:  # counted in bytes, 32 at a time: one that is 256 too low makes the sum of all wrong
+                found = np.add.reduceat(among.view(np.uint8), starts, dtype=np.uint8)
+                if np.count_nonzero(among) != sum(group.counts):
+                    raise ValueError("not as many events of a type as the rows say")
+            if (found != said).any():
+                raise ValueError("the rows of a batch are not what its types say")
+            total += sum(group.counts)
+        if total != len(self.types):
+            raise ValueError("the groups of a batch do not add up to its events")
 
-    def _fill_in_ends(self) -> None:
-        """The tasks of step ends that follow from their starts, see `Batch.running`."""
-        np = numpy()
-        counts = [batch.count for batch in self.batches]
-        given = np.array([b.running is not None for b in self.batches], np.bool_)
-        running = np.array([b.running or 0 for b in self.batches], np.int64)
-        is_start = self.types == START
-        starts = np.cumsum(is_start, dtype=np.int32)  # up to each event
-        tasks = self.fields[START][0] if START in self.fields else np.zeros(0, np.int64)
-        begins = np.cumsum([0, *counts[:-1]])
-        before = np.where(begins > 0, starts[begins - 1], 0)  # starts before each batch
-        batch_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        padded = np.append(tasks, 0)
-        for number in ENDS & self.fields.keys():
-            at = np.flatnonzero(self.types == number)
-            batch, last = batch_of[at], starts[at] - 1
-            derived = np.where(last >= before[batch], padded[last], running[batch])
-            written = self.fields[number][0]
-            self.fields[number][0] = np.where(given[batch], derived, written)
-
-    def until(self, number: int, batch: int) -> int:
-        """How many events of a type there are in the batches before one."""
-        group = self._groups[number]
-        return sum(group.counts[: bisect_left(group.batches, batch)])
-
-    def _times(self, deltas: _Group) -> Integers:
+    def _times(self, deltas: _Group, counts: list[int]) -> Integers:
+        if deltas.counts != counts:
+            raise ValueError("not as many times as events")
         np = numpy()
         times: Integers = deltas.values(0)
-        np.cumsum(times, out=times)
-        starts = np.cumsum([0, *deltas.counts[:-1]])
-        # What the sum has gathered up to the first event of a batch is not its time: t0 is.
+        starts = np.array(self._starts[:-1])
         begun = np.array([batch.t0 for batch in self.batches], np.int64)
-        times += np.repeat(begun - times[starts], deltas.counts)
+        ended = begun + np.add.reduceat(times, starts)
+        # One sum runs through all batches: it is put right where the next one begins.
+        times[starts] += begun - np.concatenate(([0], ended[:-1]))
+        np.cumsum(times, out=times)
         return times
 
     def _fields(self, number: int, group: _Group) -> list[Values]:
@@ -248,3 +261,34 @@ class Bulk:
                 fields.append(group.values(column, floats=field.storage is Storage.FLOAT))
                 column += 1
         return fields
+
+    def _fill_in_ends(self) -> None:
+        """The tasks of step ends that follow from their starts, see `Batch.running`."""
+        np = numpy()
+        none = np.zeros(0, np.int64)
+        begun = self.indexes.get(START, none)
+        tasks = self.fields[START][0] if START in self.fields else none
+        # Whose step it is changes where a batch begins, and with every start: put both into one sequence.
+        bounds = np.searchsorted(begun, self._starts).tolist()
+        where = np.empty(len(begun) + len(self.batches), np.int64)
+        whose = np.empty_like(where)
+        for i, batch in enumerate(self.batches):
+            low, high = bounds[i], bounds[i + 1]
+            where[low + i] = self._starts[i]
+            whose[low + i] = batch.running or 0
+            where[low + i + 1 : high + i + 1] = begun[low:high]
+            whose[low + i + 1 : high + i + 1] = tasks[low:high]
+        running = np.repeat(whose, np.diff(where, append=len(self.types)))
+        given = np.array([batch.running is not None for batch in self.batches], np.bool_)
+        for number in ENDS & self.fields.keys():
+            at = self.indexes[number]
+            ended = running[at]
+            if not given.all():
+                batch_of = np.searchsorted(self._starts, at, "right") - 1
+                ended = np.where(given[batch_of], ended, self.fields[number][0])
+            self.fields[number][0] = ended
+
+    def until(self, number: int, batch: int) -> int:
+        """How many events of a type there are in the batches before one."""
+        group = self._groups[number]
+        return sum(group.counts[: bisect_left(group.batches, batch)])

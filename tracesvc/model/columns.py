@@ -44,7 +44,8 @@ class Table:
     @cached_property
     def index(self) -> Integers:
         """Where each event stands in the arrays of the `Columns`."""
-        return np.flatnonzero(self.columns.type == self.event.number)
+        found = self.columns.indexes.get(self.event.number)
+        return np.flatnonzero(self.columns.type == self.event.number) if found is None else found
 
     @cached_property
     def time(self) -> Integers:
@@ -84,6 +85,7 @@ class Columns:
         self.strings = strings
         """the texts that the name fields index; stays the same list, and only grows, from chunk to chunk of a trace"""
         self.batches = bulk.batches
+        self.indexes = bulk.indexes
         self._fields = bulk.fields
         self._tables: dict[int, Table] = {}
 
@@ -91,23 +93,23 @@ class Columns:
         return len(self.type)
 
     @cached_property
-    def _counts(self) -> list[int]:
-        return [batch.count for batch in self.batches]
-
-    @cached_property
     def proc(self) -> Integers:
         """Writer of each event."""
-        return np.repeat(np.array([b.proc for b in self.batches], np.int64), self._counts)
+        procs = np.empty(len(self), np.int64)
+        at = 0
+        for batch in self.batches:
+            procs[at : at + batch.count] = batch.proc
+            at += batch.count
+        return procs
 
     @cached_property
     def seq(self) -> Integers:
         """Sequence number of each event."""
-        if not self.batches:
-            return np.zeros(0, np.int64)
-        starts = np.cumsum([0, *self._counts[:-1]])
-        firsts = np.array([batch.first for batch in self.batches], np.int64) - starts
-        numbers = np.repeat(firsts, self._counts)
-        numbers += np.arange(len(self), dtype=np.int64)
+        numbers = np.arange(len(self), dtype=np.int64)
+        at = 0
+        for batch in self.batches:
+            numbers[at : at + batch.count] += batch.first - at
+            at += batch.count
         return numbers
 
     def of(self, event: type[Event]) -> Table:

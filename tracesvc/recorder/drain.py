@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from tracesvc.events import LossCause
+from tracesvc.events import LossCause, ProcKind, ProcStart
 from tracesvc.format.batch import SLOTS, sort_records
 from tracesvc.format.frames import Frame
 from tracesvc.format.records import (
@@ -23,7 +23,7 @@ from tracesvc.format.records import (
 from tracesvc.format.writer import SessionWriter
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.live import LiveState
-from tracesvc.recorder.proc import Buffer
+from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.session import Session
 from tracesvc.recorder.tree import TaskTree
 
@@ -72,6 +72,8 @@ class Drain:
         self._trees: Final[dict[int, TaskTree]] = {}
         self.stale: Final[set[int]] = set()
         """procs that lost something, until the state of the run's tasks has been read anew"""
+        self._beginning: Final[set[int]] = set()
+        """runs whose first snapshot has come by in part only: no generation begins in the middle of one"""
         self._ends_lost = False
         """spans and regions that are believed to be open may not be"""
         self.frames = 0
@@ -94,6 +96,8 @@ class Drain:
 
     def due(self, buffer: Buffer) -> bool:
         """Whether a generation should begin before this buffer: after 1 s, once its events outweigh its snapshot."""
+        if self._beginning and self._generation >= 0:
+            return False
         if self.rotate:
             return True
         newest = buffer.records[1 - SLOTS]
@@ -186,9 +190,17 @@ class Drain:
         self._events_since += count
         self._live.apply(proc.number, records)
         frames += self._writer.events(proc.number, buffer.first, records)
+        if buffer.first == 0 or proc.number in self._beginning:
+            self._note_beginning(proc, records)
         if proc.number in self._trees:
             self._repair(proc.number, account)
         return frames
+
+    def _note_beginning(self, proc: Proc, records: list[Any]) -> None:
+        if proc.kind is ProcKind.PROCESS or ProcStart.number in records[0::SLOTS]:
+            self._beginning.discard(proc.number)
+        else:
+            self._beginning.add(proc.number)
 
     def _losses(self, rows: list[LossRow]) -> list[Frame]:
         for i, row in enumerate(rows):
@@ -196,6 +208,7 @@ class Drain:
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
             self.stale.add(row.proc)
+            self._beginning.discard(row.proc)
             self._ends_lost = True
             if (
                 row.start < account.newest

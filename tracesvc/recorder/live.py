@@ -82,7 +82,7 @@ class LiveState:
 
     def apply(self, proc: int, records: list[Any]) -> None:
         """Take in a batch. Only the last event of each task counts, so the cost per event is that of a few C loops."""
-        types = bytes(records[0::SLOTS])
+        types = bytes(bytearray(records[0::SLOTS]))  # twice as fast as without the detour
         changes = types.translate(_CHANGES)
         tasks = records[2::SLOTS]
         last = dict(zip(compress(tasks, changes), compress(_PLACES, changes), strict=True))
@@ -92,8 +92,8 @@ class LiveState:
             last[tasks[place]] = place
         if last:
             self._apply_tasks(proc, records, types, last)
-        if not _OPENINGS.isdisjoint(types):
-            annotations = types.translate(_ANNOTATIONS)
+        annotations = types.translate(_ANNOTATIONS)
+        if 1 in annotations:
             for i in compress(range(0, len(records), SLOTS), annotations):
                 self._apply_annotation(*records[i : i + SLOTS])
 
@@ -103,21 +103,28 @@ class LiveState:
         run = self._runs.get(proc)
         if run is None:
             run = self._runs[proc] = _Run()
-        create, place = TaskCreate.number, -1
-        for _ in range(types.count(create)):
-            place = types.index(create, place + 1)
-            i = place * SLOTS
-            run.tasks[records[i + 2]] = records[i + 3], *records[i + 4]
+        tasks, states, new = run.tasks, run.last, 0
         for task, place in last.items():
             number = types[place]
             if number == TaskExit.number:
-                run.tasks.pop(task, None)
-                run.last.pop(task, None)
-            elif number in _WAITS:
-                i = place * SLOTS
-                run.last[task] = _STATE[number], records[i + 1], records[i + 3], records[i + 4]
+                if task in states:  # else it came and went in this batch
+                    del states[task]
+                    tasks.pop(task, None)
+                continue
+            if task not in tasks:
+                new += 1
+            i = place * SLOTS
+            if number in _WAITS:
+                states[task] = _STATE[number], records[i + 1], records[i + 3], records[i + 4]
             else:
-                run.last[task] = _STATE[number], records[place * SLOTS + 1], 0, 0
+                states[task] = _STATE[number], records[i + 1], 0, 0
+        place = len(types)
+        while new and (place := types.rfind(TaskCreate.number, 0, place)) >= 0:
+            i = place * SLOTS
+            task = records[i + 2]
+            if task in states and task not in tasks:
+                tasks[task] = records[i + 3], *records[i + 4]
+                new -= 1
 
     def _apply_annotation(self, number: int, time: int, a: int, b: Any, c: Any) -> None:
         if number == SpanBegin.number:

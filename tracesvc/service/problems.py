@@ -5,6 +5,7 @@ from __future__ import annotations
 import http
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from tracesvc.store import (
     UnknownSessionError,
 )
 
-__all__ = ["Guard", "ProblemError", "handlers"]
+__all__ = ["HEARD_OUT", "Guard", "ProblemError", "handlers"]
 
 LINGER: Final = 10.0
 """seconds for the rest of a body that nobody wants"""
@@ -105,6 +106,10 @@ handlers: Final = {ProblemError: _problem, StoreError: _store_error, HTTPExcepti
 """for Starlette"""
 
 
+HEARD_OUT: Final = "tracesvc.heard_out"
+"""key in a scope: who reads the request's body sets it when that has come to its end"""
+
+
 class Guard:
     """The outermost layer, around every request.
 
@@ -118,52 +123,47 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            exchange = _Exchange(receive, send)
+            answer = _Answer(scope, receive, send)
             try:
-                await self._app(scope, exchange.receive, exchange.send)
+                await self._app(scope, receive, answer.send)
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
-                if not exchange.answered:
+                if not answer.begun:
                     why = "an internal error; the log of the service has it"
-                    answer = ProblemError(500, "internal", why).response()
-                    await answer(scope, exchange.receive, exchange.send)
+                    await ProblemError(500, "internal", why).response()(scope, receive, answer.send)
         else:
             await _live(receive, send)
 
 
-class _Exchange:
-    """One request and its answer."""
+class _Answer:
+    """The answer to one request, on its way out."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
-        self._heard_out = False
-        self.answered = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if not message.get("more_body", False):
-            self._heard_out = True
-        return message
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self.begun = False
 
     async def send(self, message: Message) -> None:
-        if not self.answered:
-            self.answered = True
-            with trio.move_on_after(LINGER):
-                heard = 0
-                while not self._heard_out and heard < LINGER_BYTES:
-                    heard += len((await self.receive()).get("body", b""))
-        if self._heard_out:
+        if not self.begun:
+            self.begun = True
+            if HEARD_OUT not in self._scope:
+                with trio.move_on_after(LINGER):
+                    await self._hear_out(LINGER_BYTES)
+        if HEARD_OUT in self._scope:
             await self._send(message)
             return
         # Both servers wait for room in their queue of body parts, for ever, when they want to close the connection.
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_hearing)
+            nursery.start_soon(self._hear_out, math.inf)
             await self._send(message)
             nursery.cancel_scope.cancel()
 
-    async def _keep_hearing(self) -> None:
-        while not self._heard_out:
-            await self.receive()
+    async def _hear_out(self, most: float) -> None:
+        heard = 0
+        while HEARD_OUT not in self._scope and heard < most:
+            message = await self._receive()
+            heard += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._scope[HEARD_OUT] = True
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -126,7 +126,7 @@ class _Membership(AbstractAsyncContextManager[Tracer]):
         await trio.lowlevel.checkpoint()
         member = _Member(self._sinks)
         while not member.join(tracer := self._running()):
-            await _until_off(tracer)
+            await _until_over(tracer)
         self._member = member
         self._nursery = await self._manager.__aenter__()
         member.open(self._nursery)
@@ -150,7 +150,11 @@ class _Membership(AbstractAsyncContextManager[Tracer]):
             await self._manager.__aexit__(None, None, None)
 
 
-async def _until_off(tracer: Tracer) -> None:
+async def _until_over(tracer: Tracer) -> None:
+    """Until a session that ends is over; one that just begins is a matter of microseconds."""
+    if not _Delivery.ends(tracer):
+        await trio.lowlevel.checkpoint()
+        return
     off = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
@@ -197,6 +201,14 @@ class _Delivery:
                 )
             delivery = cls.current = cls(tracer)
         return None if delivery._over else delivery
+
+    @classmethod
+    def ends(cls, tracer: Tracer) -> bool:
+        """Whether nothing but OFF can follow: it drains, or the last member leaves."""
+        with cls.lock:
+            delivery = cls.current
+            over = delivery is not None and delivery.tracer is tracer and delivery._over
+            return over or tracer.state is TracerState.DRAINING
 
     def join(self, member: _Member) -> bool:
         """Whether the new member is to be the reader."""

@@ -22,7 +22,7 @@ __all__ = ["LIVE_FOR", "Catalogue", "Entry", "state_of"]
 LIVE_FOR: Final = 60 * 10**9
 """ns after the last append for which a session without an end mark counts as live"""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE sessions (
   session TEXT PRIMARY KEY,

@@ -29,7 +29,7 @@ from tracesvc.store.base import (
 from tracesvc.store.catalogue import Catalogue, state_of
 from tracesvc.store.disk import Disk
 from tracesvc.store.recovery import open_catalogue, recover
-from tracesvc.store.segment import Append, Round, Segment
+from tracesvc.store.segment import Append, Segment
 
 __all__ = ["FileStore"]
 
@@ -147,8 +147,16 @@ class FileStore:
             # What takes a fraction of a millisecond is done here: in a thread it would take longer, in turns with the
             # run loop for the interpreter's lock.
             found = segment.examine(appends, light=True)
-            if found is None or found.end > found.start:
-                await self._in_writer(segment, found, appends)
+            if found is not None and found.end == found.start:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.to_thread.run_sync(
+                    segment.commit,
+                    appends,
+                    found,
+                    thread_name="tracesvc write",
+                    limiter=self._writers,
+                )
         except trio.Cancelled:
             _refuse(appends)
             raise
@@ -163,16 +171,6 @@ class FileStore:
         for append in appends:
             if isinstance(append.problem, StoreFullError | StoreBrokenError):
                 self._trouble = str(append.problem)
-
-    async def _in_writer(
-        self, segment: Segment, found: Round | None, appends: list[Append]
-    ) -> None:
-        def write() -> None:
-            round_ = found or segment.examine(appends, light=False)
-            if round_ is not None and round_.end > round_.start:
-                segment.commit(round_)
-
-        await trio.to_thread.run_sync(write, thread_name="tracesvc write", limiter=self._writers)
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -301,8 +299,11 @@ class FileStore:
         def save() -> None:
             rows = []
             for segment in dirty:
-                with segment.lock:
-                    rows.append(segment.entry().row())
+                try:
+                    with segment.lock:
+                        rows.append(segment.entry().row())
+                except Exception:  # one session that cannot be entered must not keep the others out
+                    log.exception("%s cannot be entered into the catalogue", segment.path)
             self._catalogue.put(rows)
 
         try:

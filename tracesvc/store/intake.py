@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgpack
@@ -14,7 +14,7 @@ from tracesvc.format.frames import COMPRESSED, HEADER_SIZE, MARKER, MAX_FRAME, p
 from tracesvc.store.base import BadStreamError, StoreError
 from tracesvc.store.ledger import MAX_PROCS, Ledger
 
-__all__ = ["Piece", "Tail", "check", "passed_over", "record_of"]
+__all__ = ["Piece", "Tail", "check", "record_of"]
 
 LIGHT: Final = 512 << 10
 """bytes that are checked in well under a millisecond"""
@@ -46,14 +46,15 @@ class Piece:
 class Tail:
     """The end of a stream: what decides which frames may follow."""
 
-    __slots__ = ("ended", "known", "last", "new")
+    __slots__ = ("_known", "_new", "_session", "ended", "last")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, session: str, ledger: Ledger) -> None:
+        self._session = session
+        self._known = ledger.procs
+        self._new: set[int] = set()
         self.last, self.ended = ledger.last_number, ledger.ended
-        self.known = ledger.procs
-        self.new: set[int] = set()
 
-    def follow(self, kind: int, number: int, record: object, session: str) -> None:
+    def follow(self, kind: int, number: int, record: object) -> None:
         """Move on by one frame.
 
         Raises:
@@ -62,63 +63,64 @@ class Tail:
         if self.ended:
             raise BadStreamError("after-end", "nothing may follow the end mark of a session")
         if (self.last < 0) != (kind == FrameKind.HEADER):
-            raise BadStreamError(
-                "no-header", "the first frame of a session, and no other, is its header"
-            )
+            why = "the first frame of a session, and no other, is its header"
+            raise BadStreamError("no-header", why)
         if number <= self.last:
             raise BadStreamError("frame-order", f"frame {number} follows frame {self.last}")
-        if isinstance(record, Header | Generation) and record.session != session:
-            raise BadStreamError(
-                "wrong-session", f"a frame of session {record.session} in {session}"
-            )
-        self.new.update(proc for proc in _procs(record) if proc not in self.known)
-        if len(self.known) + len(self.new) > MAX_PROCS:
-            raise BadStreamError("too-many-procs", f"a session may have {MAX_PROCS} procs")
-        self.last, self.ended = number, isinstance(record, End)
+        if type(record) is Batch:  # first what comes most often
+            self._meet(record.proc)
+        elif type(record) is Loss or type(record) is Procs:
+            for row in record.rows:
+                self._meet(row.proc)
+        elif type(record) is End:
+            self.ended = True
+        elif isinstance(record, Header | Generation) and record.session != self._session:
+            why = f"a frame of session {record.session} in {self._session}"
+            raise BadStreamError("wrong-session", why)
+        self.last = number
+
+    def _meet(self, proc: int) -> None:
+        if proc not in self._known and proc not in self._new:
+            if len(self._known) + len(self._new) >= MAX_PROCS:
+                raise BadStreamError("too-many-procs", f"a session may have {MAX_PROCS} procs")
+            self._new.add(proc)
 
 
-def check(data: memoryview, session: str, tail: Tail, *, light: bool = False) -> Piece | None:
+def check(data: memoryview, tail: Tail, *, light: bool = False) -> Piece | None:
     """Find the whole good frames that may follow ``tail``, and move that behind them.
 
     Every byte is looked at once, and copied only where it must be decompressed.  ``light``: rather give None than
     decompress anything, or look at more than `LIGHT` bytes.
     """
-    piece = Piece()
-    if light and len(data) > LIGHT:
+    piece, at, size = Piece(), 0, len(data)
+    if light and size > LIGHT:
         return None
     try:
-        while (found := _frame(data, piece.size)) is not None:
-            kind, flags, number, end = found
+        while size - at >= HEADER_SIZE:
+            head = parse_header(data, at)
+            if head is None:
+                raise _no_frame(data, at)
+            kind, flags, number, crc, length = head
+            start, end = at + HEADER_SIZE, at + HEADER_SIZE + length
+            if end > size:
+                break
+            if zlib.crc32(data[at + 18 : end], zlib.crc32(data[at + 6 : at + 13])) != crc:
+                why = f"the checksum of frame {number} does not match its bytes"
+                raise BadStreamError("wrong-checksum", why)  # noqa: TRY301
             if light and flags & COMPRESSED:
                 return None
-            record = record_of(kind, flags, data[piece.size + HEADER_SIZE : end])
-            tail.follow(kind, number, record, session)
+            record = record_of(kind, flags, data[start:end])
+            tail.follow(kind, number, record)
             piece.records.append((number, record))
-            piece.size = end
+            piece.size = at = end
+        else:
+            if not MARKER.startswith(bytes(data[at : at + len(MARKER)])):
+                raise _no_frame(data, at)
     except BadStreamError as exc:
         piece.problem = exc
     except FormatError as exc:
         piece.problem = BadStreamError("bad-frame", str(exc))
     return piece
-
-
-def passed_over(data: memoryview, size: int) -> int | None:
-    """Bytes of the whole frames within the first ``size``, which are stored already: they are not checked again.
-
-    None: they are no frames, or one of them reaches beyond ``size``.
-    """
-    at = 0
-    while at < min(size, len(data)):
-        head = parse_header(data[at : at + HEADER_SIZE]) if len(data) - at >= HEADER_SIZE else None
-        if head is None:
-            return at if len(data) - at < HEADER_SIZE and _may_begin(data, at) else None
-        end = at + HEADER_SIZE + head[-1]
-        if end > size:
-            return None
-        if end > len(data):
-            break
-        at = end
-    return at
 
 
 def record_of(kind: int, flags: int, body: memoryview) -> object:
@@ -129,6 +131,10 @@ def record_of(kind: int, flags: int, body: memoryview) -> object:
       FormatError: it is not what its kind demands.
     """
     raw: bytes | memoryview = body
+    if flags & ~COMPRESSED:  # what no reader could read is not to be kept
+        raise BadStreamError(
+            "unknown-flags", f"flags {flags:#x} are not known to this service: upgrade"
+        )
     if flags & COMPRESSED:
         try:
             raw = zstd.decompress(bytes(body), MAX_FRAME - HEADER_SIZE)
@@ -142,7 +148,7 @@ def record_of(kind: int, flags: int, body: memoryview) -> object:
     if unpack is None:
         return None
     record = unpack(content)
-    if not _plausible(record):
+    if type(record) is not Batch and not _plausible(record):
         raise BadStreamError(
             "bad-numbers", f"a {FRAME_KINDS[kind].name} frame counts what cannot be"
         )
@@ -152,8 +158,6 @@ def record_of(kind: int, flags: int, body: memoryview) -> object:
 def _plausible(record: object) -> bool:
     """Whether sums of these numbers mean something: sequence numbers start from 0 and fit in 62 bits."""
     match record:
-        case Batch(end=end):
-            return end < _LIMIT
         case Loss(rows):
             return all(
                 r.proc >= 0 and 0 <= r.first <= r.last < _LIMIT and r.cause >= 0 for r in rows
@@ -165,45 +169,11 @@ def _plausible(record: object) -> bool:
     return True
 
 
-def _procs(record: object) -> Iterable[int]:
-    match record:
-        case Batch(proc=proc):
-            return (proc,)
-        case Loss(rows) | Procs(rows):
-            return (row.proc for row in rows)
-    return ()
-
-
-def _frame(data: memoryview, at: int) -> tuple[int, int, int, int] | None:
-    """(kind, flags, number, end) of the frame at ``at``, or None while it is not complete.
-
-    Raises:
-      BadStreamError: there is no good frame.
-    """
-    if len(data) - at < HEADER_SIZE:
-        if _may_begin(data, at):
-            return None
-        raise BadStreamError("bad-frame", f"no frame begins at byte {at} of this part of the body")
-    head = parse_header(data[at : at + HEADER_SIZE])
-    if head is None:
-        size = HEADER_SIZE + int.from_bytes(data[at + 19 : at + 23], "big")
-        if bytes(data[at : at + 6]) == MARKER and data[at + 18] == 0xC6 and size > MAX_FRAME:
-            raise BadStreamError(
-                "frame-too-large", f"a frame of {size} bytes; {MAX_FRAME} are allowed"
-            )
-        raise BadStreamError("bad-frame", f"no frame begins at byte {at} of this part of the body")
-    kind, flags, number, crc, length = head
-    end = at + HEADER_SIZE + length
-    if end > len(data):
-        return None
-    if zlib.crc32(data[at + 18 : end], zlib.crc32(data[at + 6 : at + 13])) != crc:
-        raise BadStreamError(
-            "wrong-checksum", f"the checksum of frame {number} does not match its bytes"
+def _no_frame(data: memoryview, at: int) -> BadStreamError:
+    """Why no good frame begins at ``at``."""
+    size = HEADER_SIZE + int.from_bytes(data[at + 19 : at + 23], "big")
+    if bytes(data[at : at + 6]) == MARKER and data[at + 18] == 0xC6 and size > MAX_FRAME:
+        return BadStreamError(
+            "frame-too-large", f"a frame of {size} bytes; {MAX_FRAME} are allowed"
         )
-    return kind, flags, number, end
-
-
-def _may_begin(data: memoryview, at: int) -> bool:
-    """Whether a frame may begin with the few bytes that there are."""
-    head = bytes(data[at : at + len(MARKER)])
-    return MARKER.startswith(head)
+    return BadStreamError("bad-frame", f"no frame begins at byte {at} of this part of the body")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgpack
 
 from tracesvc.events import LossCause
-from tracesvc.format import Batch, End, Header, Loss, Procs
+from tracesvc.format import Batch, End, Generation, Header, Loss, Procs
 
 __all__ = ["MAX_PROCS", "Ledger", "ProcAccount"]
 
@@ -28,13 +28,16 @@ class ProcAccount:
 
     name: str = ""
     emitted: int = 0
+    """the next sequence number, as far as the stream tells"""
     stored: int = 0
     lost: dict[int, int] = field(default_factory=dict)
+    before: int = 0
+    """events from before this stream began, where its sink joined a session that was running"""
 
     @property
     def closed(self) -> bool:
         """Whether every event is accounted for."""
-        return self.emitted == self.stored + sum(self.lost.values())
+        return self.emitted == self.before + self.stored + sum(self.lost.values())
 
 
 @dataclass(slots=True)
@@ -53,10 +56,16 @@ class Ledger:
     """of the last frame"""
     lost: dict[str, int] = field(default_factory=dict)
     """events of all procs, by cause"""
+    late: bool = False
+    """the stream does not begin with the session's first generation"""
+    opening: bool = False
+    """the accounts that follow are those from before it"""
     procs: dict[int, ProcAccount] = field(default_factory=dict)
 
     def note(self, number: int, record: object) -> None:
         """Enter one frame and what it says (see `tracesvc.store.intake.record_of`)."""
+        if self.opening and not isinstance(record, Procs):
+            self.opening = False
         match record:
             case Batch(proc=proc, count=count, end=end):
                 account = self._proc(proc)
@@ -67,15 +76,19 @@ class Ledger:
                 for loss in rows:
                     account = self._proc(loss.proc)
                     lost = loss.last - loss.first + 1
-                    account.lost[loss.cause] = account.lost.get(loss.cause, 0) + lost
+                    account.lost[loss.cause] = _sum(account.lost.get(loss.cause, 0), lost)
                     cause = _cause(loss.cause)
-                    self.lost[cause] = self.lost.get(cause, 0) + lost
+                    self.lost[cause] = _sum(self.lost.get(cause, 0), lost)
                     account.emitted = max(account.emitted, loss.last + 1)
             case Procs(rows):
                 for row in rows:
                     account = self._proc(row.proc)
                     account.name = row.name[:MAX_NAME]
+                    if self.opening:
+                        account.before = row.emitted
                     account.emitted = max(account.emitted, row.emitted)
+            case Generation(number=generation) if self.frames == 1:
+                self.late = self.opening = generation > 0
             case Header():
                 self.session, self.started = record.session, record.wall
                 self.source = _tidied(record.source)
@@ -94,10 +107,14 @@ class Ledger:
 
     @property
     def closed(self) -> bool:
-        """Whether the session has ended and emitted = stored + lost holds for every proc and for the whole."""
+        """Whether the session has ended and emitted = stored + lost holds for every proc and for the whole.
+
+        A stream that begins late knows nothing of procs that had ended by then, which its end mark counts.
+        """
+        total = sum(account.emitted for account in self.procs.values())
         return (
             self.ended
-            and self.total == sum(account.emitted for account in self.procs.values())
+            and (self.total == total or (self.late and self.total > total))
             and all(account.closed for account in self.procs.values())
         )
 
@@ -106,7 +123,7 @@ class Ledger:
         procs = {
             str(proc): {
                 "name": account.name,
-                "emitted": account.emitted,
+                "emitted": account.emitted - account.before,
                 "stored": account.stored,
                 "lost": {_cause(cause): n for cause, n in account.lost.items()},
             }
@@ -116,7 +133,9 @@ class Ledger:
 
     def pack(self) -> bytes:
         """For the catalogue."""
-        procs = [[proc, a.name, a.emitted, a.stored, a.lost] for proc, a in self.procs.items()]
+        procs = [
+            [proc, a.name, a.emitted, a.stored, a.lost, a.before] for proc, a in self.procs.items()
+        ]
         fields = [
             self.session,
             self.source,
@@ -127,6 +146,8 @@ class Ledger:
             self.total,
             self.last_number,
             self.lost,
+            self.late,
+            self.opening,
             procs,
         ]
         packed: bytes = msgpack.packb(fields)
@@ -138,6 +159,11 @@ class Ledger:
         ledger = cls(*fields)
         ledger.procs = {proc: ProcAccount(*account) for proc, *account in procs}
         return ledger
+
+
+def _sum(a: int, b: int) -> int:
+    """Their sum, within what can be stored: rows that claim absurd losses are a lie, but no reason to fail."""
+    return min(a + b, (1 << 63) - 1)
 
 
 def _tidied(source: dict[Any, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import trio
 from tracesvc.store.base import Appended, OffsetError, StoreBrokenError, StoreError, StoreFullError
 from tracesvc.store.catalogue import Entry
 from tracesvc.store.disk import Disk
-from tracesvc.store.intake import Tail, check, passed_over
+from tracesvc.store.intake import Tail, check
 from tracesvc.store.ledger import Ledger
 
 __all__ = ["FIRST_SEGMENT", "Append", "Segment", "disk_error"]
@@ -50,10 +50,9 @@ class Append:
 class Round:
     """What one sync makes durable."""
 
-    __slots__ = ("appends", "end", "parts", "records", "start")
+    __slots__ = ("end", "parts", "records", "start")
 
-    def __init__(self, appends: list[Append], start: int) -> None:
-        self.appends = appends
+    def __init__(self, start: int) -> None:
         self.start = self.end = start
         self.parts: list[memoryview] = []
         self.records: list[tuple[int, object]] = []
@@ -100,26 +99,39 @@ class Segment:
 
     def examine(self, appends: list[Append], *, light: bool) -> Round | None:
         """What of them can be written.  ``light``: None where that takes long; call it again in a thread."""
-        found = Round(appends, self._size)
-        tail = Tail(self.ledger)
+        found = Round(self._size)
+        tail = Tail(self.session, self.ledger)
         for append in appends:
             data = memoryview(append.data)
-            append.durable = found.end
-            skipped = self._skip(append, data, found.end)
-            if skipped is None:
+            append.durable, append.rest, append.problem = found.end, 0, None
+            overlap = min(found.end - append.offset, len(data))
+            if overlap < 0:
+                why = f"the stream ends at {found.end}, this begins at {append.offset}"
+                append.problem = OffsetError(found.end, why)
                 continue
-            piece = check(data[skipped:], self.session, tail, light=light)
+            if overlap:
+                if light:
+                    return None
+                if self._written(found, append.offset, overlap) != data[:overlap]:
+                    why = f"what is stored from {append.offset} on is not what was sent"
+                    append.problem = OffsetError(found.end, why)
+                    continue
+            piece = check(data[overlap:], tail, light=light)
             if piece is None:
                 return None
-            end = skipped + piece.size
+            end = overlap + piece.size
             found.end += piece.size
-            found.parts.append(data[skipped:end])
+            found.parts.append(data[overlap:end])
             found.records += piece.records
             append.durable, append.rest, append.problem = found.end, len(data) - end, piece.problem
         return found
 
-    def commit(self, found: Round) -> None:
-        """Write and sync what `examine` found, all or nothing."""
+    def commit(self, appends: list[Append], found: Round | None) -> None:
+        """Write and sync what `examine` found, or is to find here, all or nothing."""
+        if found is None:
+            found = self.examine(appends, light=False)
+            if found is None or found.end == found.start:
+                return
         try:
             fd, at = self._open(), found.start
             if self._torn:
@@ -134,7 +146,7 @@ class Segment:
         except OSError as exc:
             # What reached the disk is unknown, so nothing of this round is acknowledged.
             failure = disk_error(exc, self.path)
-            for append in found.appends:
+            for append in appends:
                 append.durable, append.problem = found.start, failure
             self._cut(found.start)
             return
@@ -161,29 +173,19 @@ class Segment:
         if fd >= 0:
             self._disk.close(fd)
 
-    def _skip(self, append: Append, data: memoryview, size: int) -> int | None:
-        """How many bytes of ``data`` are stored already; None, with the problem noted, where that cannot be said."""
-        if append.offset > size:
-            append.problem = OffsetError(
-                size, f"the stream ends at {size}, this begins at {append.offset}"
-            )
-            return None
-        overlap = size - append.offset
-        skipped = passed_over(data, overlap) if overlap else 0
-        if skipped is None:
-            append.problem = OffsetError(
-                size,
-                f"the stream ends at {size}; no frame of what was sent from {append.offset} on ends there",
-            )
-        elif overlap >= len(data):
-            append.rest = len(data) - skipped
-            return None
-        elif skipped < overlap:
-            append.problem = OffsetError(
-                size, f"a frame sent from {append.offset} on reaches beyond {size}"
-            )
-            return None
-        return skipped
+    def _written(self, found: Round, offset: int, n: int) -> bytes:
+        """``n`` bytes of the stream, in the file or about to be; for threads."""
+        data, end = b"", offset + n
+        while offset + len(data) < min(end, found.start):
+            at = offset + len(data)
+            part = self._disk.read(self._open(), min(end, found.start) - at, at)
+            if not part:
+                return b""
+            data += part
+        if end > found.start:
+            coming = b"".join(found.parts)
+            data += coming[max(0, offset - found.start) : end - found.start]
+        return data
 
     def _open(self) -> int:
         with self.lock:
