@@ -33,7 +33,15 @@ from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import program_name, source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
-from tracesvc.recorder.tree import create_record, in_run, is_suspended, live_tasks, task_id
+from tracesvc.recorder.tree import (
+    create_record,
+    in_any_run,
+    in_any_task,
+    in_run,
+    is_suspended,
+    live_tasks,
+    task_id,
+)
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
@@ -145,7 +153,7 @@ class Tracer:
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(session, source(self._name), {"buffer_events": self._buffer_events})
@@ -176,9 +184,7 @@ class Tracer:
 
     def _enter_run(self, session: Session) -> RunHooks:
         """Make the current run one that is recorded: a snapshot of it, and the step that is under way."""
-        caller = (
-            trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
-        )  # None: a guest's host
+        caller = trio.lowlevel.current_task() if in_any_task() else None  # None: a guest's host
         hooks = self._new_run()
         proc = hooks.enter()
         self._snapshot(session, proc, caller)
@@ -245,7 +251,7 @@ class Tracer:
     def _finish_recording(self, session: Session) -> None:
         recording.session = None
         session.open = False
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             proc = next(
                 (
                     run.proc
