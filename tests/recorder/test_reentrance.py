@@ -253,7 +253,8 @@ def test_an_eager_collector_with_finalizers_that_emit(threshold, on_collection):
         recording = traced(program, queue_buffers=1 << 14)
     finally:
         gc.set_threshold(*before)
-    assert len(recording.of("gc_start")) > 200
+    # From Python 3.12 on a collection that is due waits for the next byte code that looks for such things.
+    assert len(recording.of("gc_start")) > (100 if sys.version_info >= (3, 12) else 200)
     assert {log.message for log in recording.of("log")} >= {
         "log finalizer",
         "log collector start",

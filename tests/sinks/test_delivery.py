@@ -162,16 +162,18 @@ async def test_who_is_given_a_tracer_that_is_off_is_told():
 @pytest.mark.slow
 def test_a_member_whose_run_is_blocked_costs_bounded_memory_and_delays_nobody():
     """What is meant for it waits in its inbox; when that is full, it is dropped and accounted for."""
-    joined, wake = threading.Event(), threading.Event()
+    first, joined, wake = threading.Event(), threading.Event(), threading.Event()
     blocked, working = Memory("blocked"), Memory("working")
 
     async def blocks() -> None:
+        first.wait()  # who is first reads, and this run will not come to read
         async with open_tracer(blocked):
             joined.set()
             wake.wait()  # not a checkpoint: nothing in this run comes to run
 
     async def works() -> Tracer:
         async with open_tracer(working) as tracer:
+            first.set()
             await trio.to_thread.run_sync(joined.wait)
             seen = 0
             for _ in range(40):

@@ -2,6 +2,7 @@ import json
 import logging
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -194,6 +195,19 @@ async def test_a_session_of_nothing_needs_no_service():
     q = FrameQueue()
     q.finish()
     await pusher("http://127.0.0.1:1").run(q)
+
+
+async def test_a_program_that_is_over_at_once(tmp_path):
+    """It is sent when Python, from 3.12 on, starts no more threads; and host names are looked up in threads."""
+    script = tmp_path / "program.py"
+    script.write_text("import trio\ntrio.run(trio.sleep, 0)\n")
+    async with service(tmp_path / "data") as (url, store):
+        to = ["--push", url.replace("127.0.0.1", "localhost")]
+        command = [sys.executable, "-m", "tracesvc", "run", *to, str(script)]
+        done = await trio.run_process(command, capture_stderr=True, cwd=tmp_path)
+        (info,) = await store.list()
+        assert info.state == "ended", done.stderr.decode()
+        assert info.events > 0
 
 
 @contextmanager

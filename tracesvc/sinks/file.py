@@ -17,6 +17,7 @@ import trio
 from tracesvc.format import Frame, compress, zstd
 from tracesvc.sinks.base import Sink, SinkError
 from tracesvc.sinks.queue import FrameQueue
+from tracesvc.sinks.threads import in_thread
 
 __all__ = ["FileSink", "wants_compression"]
 
@@ -70,19 +71,17 @@ class FileSink(Sink):
         self._begin(frames)
         limiter = trio.CapacityLimiter(1)
         file = _File(self.path, compressed=self._compress)
-        in_thread = partial(
-            trio.to_thread.run_sync, thread_name=THREAD, abandon_on_cancel=True, limiter=limiter
-        )
+        call = partial(in_thread, name=THREAD, limiter=limiter)
         try:
-            await in_thread(file.open)
+            await call(file.open)
             while batch := await frames.get(BATCH):
                 before = file.size
                 try:
-                    await in_thread(file.write, batch)
+                    await call(file.write, batch)
                 finally:
                     events = sum(frame.count for frame in batch[: file.whole])
                     self._stored(file.whole, events, file.size - before)
-            await in_thread(file.close)
+            await call(file.close)
         except OSError as exc:
             raise SinkError(
                 f"cannot write the trace to {self.path}: {exc.strerror or exc}; "
@@ -91,7 +90,8 @@ class FileSink(Sink):
         finally:
             self._end()
             if not file.closed:
-                trio.lowlevel.start_thread_soon(file.close, lambda _: None, THREAD)
+                with contextlib.suppress(RuntimeError):  # the program ends, and closes it
+                    trio.lowlevel.start_thread_soon(file.close, lambda _: None, THREAD)
 
 
 class _File:
