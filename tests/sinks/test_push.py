@@ -21,6 +21,9 @@ from tracesvc.sinks import FrameQueue, PushSink, SinkError
 from tracesvc.sinks.window import PIECE
 from tracesvc.store import FileStore
 
+# anyio, which anycorn stands on, wants a trio that keeps the reason for a cancellation
+SERVER = "anycorn" if hasattr(trio.Cancelled, "reason") else "hypercorn"
+
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
@@ -112,7 +115,12 @@ async def service(root, script=None, port=0):
             script.app = app
         await nursery.start(
             lambda task_status: server.run(
-                script or app, listener, stopping, grace=0.1, task_status=task_status
+                script or app,
+                listener,
+                stopping,
+                grace=0.1,
+                server=SERVER,
+                task_status=task_status,
             )
         )
         yield url, store
@@ -220,7 +228,11 @@ def service_in_a_thread(root):
         token, stopping = trio.lowlevel.current_trio_token(), trio.Event()
         stops.put(lambda: token.run_sync_soon(stopping.set))
         async with trio.open_nursery() as nursery:
-            urls.put(await nursery.start(partial(serve, Config(root, port=0), stopping=stopping)))
+            urls.put(
+                await nursery.start(
+                    partial(serve, Config(root, port=0, server=SERVER), stopping=stopping)
+                )
+            )
 
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()
