@@ -179,6 +179,7 @@ def test_os_exit_leaves_a_readable_file(program):
     assert traced.readable().of("step_start")
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_leaves_every_frame_readable(program):
     traced = program("""
         import itertools

@@ -10,7 +10,6 @@ Runs and threads of the tracer's own, told by their threads' names, are left alo
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -117,18 +116,3 @@ def _called(worker: Any) -> str:
         return cut_name(f"{named.__module__}.{named.__qualname__}")
     except Exception:  # a name that cannot be told is no reason to raise into the program
         return "?"
-
-
-def _forget_idle_threads() -> None:
-    """In a forked child: trio before 0.29 takes its parent's idle threads for its own, and waits for them for ever.
-
-    Those of the tracer's sinks lie there also where the program itself uses none.
-    """
-    cache = getattr(trio._core._thread_cache, "THREAD_CACHE", None)
-    getattr(cache, "_idle_workers", {}).clear()
-
-
-if hasattr(os, "register_at_fork") and not hasattr(
-    trio._core._thread_cache, "clear_worker_threads"
-):
-    os.register_at_fork(after_in_child=_forget_idle_threads)

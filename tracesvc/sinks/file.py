@@ -12,12 +12,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal
 
-import trio
-
 from tracesvc.format import Frame, compress, zstd
 from tracesvc.sinks.base import Sink, SinkError
 from tracesvc.sinks.queue import FrameQueue
-from tracesvc.sinks.threads import in_thread
+from tracesvc.sinks.threads import in_thread, start_thread_soon
 
 __all__ = ["FileSink", "wants_compression"]
 
@@ -69,9 +67,8 @@ class FileSink(Sink):
           SinkError: the file cannot be opened or written.
         """
         self._begin(frames)
-        limiter = trio.CapacityLimiter(1)
         file = _File(self.path, compressed=self._compress)
-        call = partial(in_thread, name=THREAD, limiter=limiter)
+        call = partial(in_thread, name=THREAD)
         try:
             await call(file.open)
             while batch := await frames.get(BATCH):
@@ -91,7 +88,7 @@ class FileSink(Sink):
             self._end()
             if not file.closed:
                 with contextlib.suppress(RuntimeError):  # the program ends, and closes it
-                    trio.lowlevel.start_thread_soon(file.close, lambda _: None, THREAD)
+                    start_thread_soon(file.close, lambda _: None, THREAD)
 
 
 class _File:
