@@ -33,8 +33,8 @@ class _Threads:
     @classmethod
     def renew(cls) -> None:
         """Begin with no threads; in a forked child there are none."""
-        cache = getattr(trio._core._thread_cache, "ThreadCache", None)
-        cls.start = trio.lowlevel.start_thread_soon if cache is None else cache().start_thread_soon
+        kind = getattr(getattr(trio._core, "_thread_cache", None), "ThreadCache", None)
+        cls.start = trio.lowlevel.start_thread_soon if kind is None else kind().start_thread_soon
 
 
 _Threads.renew()
