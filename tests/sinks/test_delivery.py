@@ -268,7 +268,7 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
             while True:
                 with tracesvc.span("busy"):
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(trio.lowlevel.checkpoint)
+                        spawn(nursery)
                 # it came up in a finalizer, say, where Python only prints it
                 if time.monotonic() > late:
                     signal.raise_signal(signal.SIGINT)
@@ -285,6 +285,12 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
         Recording(memory.data)
         del caught
     gc.collect()  # what was never awaited is to be told here, and not of a test that follows
+
+
+@trio.lowlevel.enable_ki_protection
+def spawn(nursery) -> None:
+    """An interrupt within trio's own ``start_soon`` leaves a child that never runs, and the program hangs, traced or not."""
+    nursery.start_soon(trio.lowlevel.checkpoint)
 
 
 def leaves(exc: BaseException) -> set[type[BaseException]]:
