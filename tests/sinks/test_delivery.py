@@ -289,7 +289,7 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
 
 @trio.lowlevel.enable_ki_protection
 def spawn(nursery) -> None:
-    """An interrupt within trio's own ``start_soon`` leaves a child that never runs, and the program hangs, traced or not."""
+    """An interrupt within trio's ``start_soon`` leaves a child that never runs and is waited for, traced or not."""
     nursery.start_soon(trio.lowlevel.checkpoint)
 
 
