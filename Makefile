@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -21,7 +21,8 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m benchmarks
 
-campaign-kill campaign-soak campaign-fuzz: $(STAMP)
+# campaign-versions: PYTHONS='...' chooses the interpreters.
+campaign-kill campaign-soak campaign-fuzz campaign-versions: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 docs: $(STAMP)

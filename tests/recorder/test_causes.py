@@ -1,6 +1,7 @@
 """What woke a task: one small program per cause."""
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -53,7 +54,7 @@ def test_a_file_descriptor():
 
     with ours, theirs:
         ours.setblocking(False)
-        program = beside(lambda: trio.lowlevel.wait_readable(ours), acts)
+        program = beside(functools.partial(trio.lowlevel.wait_readable, ours), acts)
         assert wake_of(program) == (WakeCause.IO, None)
 
 

@@ -88,7 +88,7 @@ def test_a_deep_stack_keeps_its_innermost_64_frames():
 def test_strange_awaitables_are_seen_through_or_end_the_stack():
     class Awaitable:
         def __await__(self):
-            return trio.sleep(0.001).__await__()
+            return trio.sleep(0.001).__await__()  # noqa: ASYNC105
 
     class Opaque:
         """Drives what it wraps, and does not say so."""
@@ -113,7 +113,7 @@ def test_strange_awaitables_are_seen_through_or_end_the_stack():
 
     @types.coroutine
     def generator():
-        yield from trio.sleep(0.001).__await__()
+        yield from trio.sleep(0.001).__await__()  # noqa: ASYNC105
 
     async def numbers():
         await trio.sleep(0.001)
@@ -126,7 +126,7 @@ def test_strange_awaitables_are_seen_through_or_end_the_stack():
             pass
 
     async def opaque() -> None:
-        await Opaque(trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED))
+        await Opaque(trio.sleep_forever())  # noqa: ASYNC105
 
     found = stacks(main, stacks="all")
     assert len(found) == 3
@@ -152,7 +152,7 @@ async def test_a_task_that_still_waits_is_told_of_and_stands_in_the_next_snapsho
         await wait_all_tasks_blocked()
         async with tracesvc.open_tracer(memory) as tracer:
             (run,) = tracer._runs
-            time.sleep(0.002)
+            spins(0.002)
             for _ in range(2):  # once is enough
                 await trio.to_thread.run_sync(run.tell_stacks)
             told = tracer.seal_all()

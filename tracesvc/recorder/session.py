@@ -13,13 +13,14 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tracesvc.events import LossCause, ProcKind
 from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.tree import GONE, in_run
@@ -228,6 +229,27 @@ class Session:
         except GONE:
             return False
         return True
+
+    @contextlib.contextmanager
+    def unless_reader_dies(self, give_up: Callable[[], None]) -> Iterator[None]:
+        """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
+        if self.reader_is_here:
+            yield
+            return
+        dead = 0
+
+        def beat() -> None:
+            nonlocal dead
+            dead = 0 if self.reader_alive else dead + 1
+            if dead == 2:
+                give_up()
+
+        watch = Pacer(beat)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.stop()
 
     # --- the end ---------------------------------------------------------------------------------
 

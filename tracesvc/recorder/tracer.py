@@ -42,7 +42,15 @@ from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
-from tracesvc.recorder.tree import in_run, is_suspended, live_tasks, origin_of, task_id
+from tracesvc.recorder.tree import (
+    in_any_run,
+    in_any_task,
+    in_run,
+    is_suspended,
+    live_tasks,
+    origin_of,
+    task_id,
+)
 from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
@@ -155,7 +163,7 @@ class Tracer:
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(
@@ -193,9 +201,7 @@ class Tracer:
 
     def _enter_run(self, session: Session) -> RunHooks:
         """Make the current run one that is recorded: a snapshot of it, and the step that is under way."""
-        caller = (
-            trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
-        )  # None: a guest's host
+        caller = trio.lowlevel.current_task() if in_any_task() else None  # None: a guest's host
         hooks = self._new_run()
         proc = hooks.enter()
         self._snapshot(session, hooks, proc, caller)
@@ -259,7 +265,7 @@ class Tracer:
             self._drained = token, drained
             session.drain()
             if session.reader_alive:
-                with _unless_dead(session, lambda: token.run_sync_soon(drained.set)):
+                with session.unless_reader_dies(lambda: token.run_sync_soon(drained.set)):
                     await drained.wait()
             else:
                 await trio.lowlevel.checkpoint()
@@ -269,7 +275,7 @@ class Tracer:
     def _finish_recording(self, session: Session) -> None:
         recording.session = None
         session.open = False
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             proc = next(
                 (
                     run.proc
@@ -538,28 +544,6 @@ class Tracer:
             procs=tuple(map(ProcStatistics.of, procs)),
             sinks=self.sinks(),
         )
-
-
-@contextlib.contextmanager
-def _unless_dead(session: Session, give_up: Callable[[], None]) -> Iterator[None]:
-    """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
-    if session.reader_is_here:
-        yield
-        return
-    dead = 0
-
-    def beat() -> None:
-        nonlocal dead
-        dead = 0 if session.reader_alive else dead + 1
-        if dead == 2:
-            give_up()
-
-    watch = Pacer(beat)
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.stop()
 
 
 class _Current:

@@ -16,6 +16,8 @@ from tracesvc.recorder.texts import cut_name
 __all__ = [
     "GONE",
     "TaskTree",
+    "in_any_run",
+    "in_any_task",
     "in_run",
     "is_suspended",
     "live_tasks",
@@ -51,6 +53,24 @@ def in_run(token: trio.lowlevel.TrioToken) -> bool:
         return trio.lowlevel.current_trio_token() is token
     except RuntimeError:
         return False
+
+
+def in_any_run() -> bool:
+    """Whether the caller is inside a trio run; `trio.lowlevel.in_trio_run` came with trio 0.29."""
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_any_task() -> bool:
+    """Whether the caller is inside a step of a task; a guest run's host, for one, is not."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def live_tasks() -> Iterator[trio.lowlevel.Task]:
