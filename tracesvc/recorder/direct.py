@@ -103,11 +103,11 @@ class DirectRunHooks(RunHooks):
         runner.instruments = table
 
     def _close(self) -> None:
+        super()._close()
         if self._place is None:
             return
         runner, table, original = self._place
         self._place = None
-        self.recording.recording = False
         if runner.instruments is table:
             runner.instruments = original
             table.stand_in_for(None)

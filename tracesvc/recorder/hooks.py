@@ -85,6 +85,8 @@ class RunHooks(trio.abc.Instrument):
 
     def _close(self) -> None:
         """Have trio call it no more; in the run."""
+        if self.recording is not None:
+            self.recording.recording = False
 
     def add(self) -> None:
         """In a run that has begun before: record by hooks from here on."""

@@ -232,7 +232,7 @@ class Session:
 
     @contextlib.contextmanager
     def unless_reader_dies(self, give_up: Callable[[], None]) -> Iterator[None]:
-        """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
+        """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time to pass it on."""
         if self.reader_is_here:
             yield
             return

@@ -79,7 +79,8 @@ class Watchdog:
         while not self._over.wait(self._interval / 1e9):
             time = now()
             for run in self._runs():
-                began = run.recording.step_began if run.recording is not None else 0
+                recording = run.recording
+                began = recording.step_began if recording is not None and recording.recording else 0
                 before, limit = self._told.get(id(run), (0, 0))
                 if began != before:
                     limit = self._limit

@@ -443,7 +443,21 @@ static PyObject *Hooks_in_main(Hooks *self, PyObject *unused) {
     if (self->cell >= 0) watch_in_main(self->cell);
     Py_RETURN_NONE;
 }
-static PyGetSetDef getset[] = {{"step_began", (getter)Hooks_step_began, NULL, NULL, NULL}, {0}};
+static PyObject *Hooks_get_recording(Hooks *self, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(self->recording);
+}
+static int Hooks_set_recording(Hooks *self, PyObject *on, void *unused) {
+    (void)unused;
+    int truth = on ? PyObject_IsTrue(on) : 0;
+    if (truth < 0) return -1;
+    self->recording = (char)truth;
+    *self->began = 0;                                     /* a step that goes on is nobody's concern any more */
+    return 0;
+}
+static PyGetSetDef getset[] = {{"recording", (getter)Hooks_get_recording, (setter)Hooks_set_recording, NULL, NULL},
+                               {"step_began", (getter)Hooks_step_began, NULL, NULL, NULL},
+                               {0}};
 
 #define HOOK(name) {#name, (PyCFunction)Hooks_##name, METH_O, NULL}
 static PyMethodDef methods[] = {
@@ -457,8 +471,7 @@ static PyMethodDef methods[] = {
     {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
     {"tell_stacks", (PyCFunction)Hooks_tell_stacks, METH_VARARGS, NULL},
     {0}};
-static PyMemberDef members[] = {{"recording", T_BOOL, offsetof(Hooks, recording), 0, NULL},
-                                {"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
+static PyMemberDef members[] = {{"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
                                 {"cell", T_INT, offsetof(Hooks, cell), READONLY, NULL},
                                 {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
                                 {0}};

@@ -45,7 +45,6 @@ static int call_tell(void *unused) {
 }
 
 static int tell_in_main(int cell, int64_t began, int64_t due) {
-    if (__atomic_load_n(&pending.due_now, __ATOMIC_SEQ_CST)) return 0;
     pending.cell = cell, pending.began = began, pending.due = due;
     __atomic_store_n(&pending.due_now, 1, __ATOMIC_SEQ_CST);
     if (!Py_AddPendingCall(call_tell, NULL)) return 0;
@@ -79,6 +78,7 @@ static PyObject *overdue(PyObject *module, PyObject *args) {
             if (!began) continue;
             if (began != last[i]) last[i] = began, next[i] = limit;
             if (now - began < next[i]) continue;
+            if (in_main[i] && __atomic_load_n(&pending.due_now, __ATOMIC_SEQ_CST)) continue;    /* one at a time */
             due = began + next[i];
             next[i] *= 2;
             if (!in_main[i] || tell_in_main(i, began, due)) cell = i;
