@@ -103,7 +103,10 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
         regions.append(part.regions.take(_open(part.regions, at)))
         gaps += sum(at is None or gap.time <= at for gap in part.gaps)
     known = Lives.join(lives)
-    tasks = _tasks(Phases.join(phases), names, known)
+    here = Phases.join(phases)
+    if at is None:  # a run that is over has no tasks, whatever its last events were
+        here = here.take(~np.isin(here.proc, list(replay.walk.died)))
+    tasks = _tasks(here, names, known)
     _annotate(tasks, Pieces.join(regions))
     time = replay.walk.ended if at is None else at
     runs = {p: n for p, n in replay.walk.runs().items() if any(t.proc == p for t in tasks.values())}
@@ -160,6 +163,10 @@ def _reason(number: int) -> str:
     return Reason(number).name.lower() if number in set(Reason) else str(number)
 
 
+_NOT_SHARED = {"readable", "writable"}
+"""the same file descriptor in two runs is not the same thing"""
+
+
 def _annotate(tasks: dict[int, TaskAt], regions: Pieces) -> None:
     """Regions, and how many wait for the same thing."""
     order = np.lexsort((regions.id, regions.begin))
@@ -169,11 +176,10 @@ def _annotate(tasks: dict[int, TaskAt], regions: Pieces) -> None:
             task.regions.append(str(regions.name[i]))
     waiting: dict[tuple[str, int], int] = {}
     for task in tasks.values():
-        if task.object:
+        if task.object and task.reason not in _NOT_SHARED:
             waiting[task.reason, task.object] = waiting.get((task.reason, task.object), 0) + 1
     for task in tasks.values():
-        if task.object:
-            task.others = waiting[task.reason, task.object] - 1
+        task.others = max(0, waiting.get((task.reason, task.object), 0) - 1)
 
 
 def _family(tasks: dict[int, TaskAt]) -> tuple[dict[int, TaskAt], list[int]]:

@@ -39,6 +39,7 @@ def command(source: str, as_json: bool, over: int, most: int) -> None:
 
 
 def _print(found: Stalls, clock: Clock) -> None:
+    from tracesvc.analysis.account import short
     from tracesvc.cli.tables import make_console, table
 
     console = make_console()
@@ -62,7 +63,7 @@ def _print(found: Stalls, clock: Clock) -> None:
             stretch=(5,),
         )
         for stall in found.stalls:
-            whom = [f"{name(d.name, 24)} {duration(d.delay)}" for d in stall.delayed[:NAMED]]
+            whom = [f"{name(short(d.name), 24)} {duration(d.delay)}" for d in stall.delayed[:NAMED]]
             if stall.count > NAMED:
                 whom.append("...")
             gc = f" (gc {duration(stall.collections)})" if stall.collections else ""

@@ -114,6 +114,8 @@ class Walk:
         """proc -> its kind and name"""
         self.stopped: Final[set[int]] = set()
         """procs that have said that they end"""
+        self.died: Final[set[int]] = set()
+        """procs whose last account came by while the session went on"""
         self.books: Final = Books()
         self.gaps = 0
         self.generations = 0
@@ -189,6 +191,7 @@ class Walk:
             yield from self._flush()
             for proc in self._over:
                 yield Over(proc, self._last.get(proc, self.began or 0))
+            self.died.update(self._over)
             self._over.clear()
 
     # --- what is missing -------------------------------------------------------------------------

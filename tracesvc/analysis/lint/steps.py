@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from tracesvc.model.states import State
 from tracesvc.model.words import duration
 
 __all__ = ["BusySelfWake", "NeverYields"]
+
+MOST: Final = 10_000
+"""collections that are remembered"""
 
 
 @dataclass(slots=True)
@@ -33,9 +37,14 @@ class NeverYields(Lint):
     def __init__(self, limits: Limits, names: list[str]) -> None:
         super().__init__(limits, names)
         self._found: dict[str, _Long] = {}
+        self._collections: list[tuple[int, int]] = []
 
     def add(self, part: Part) -> None:
         p = part.phases
+        ended = part.collections
+        for i in np.flatnonzero(ended.end - ended.begin >= self.limits.step // 10).tolist():
+            if len(self._collections) < MOST:
+                self._collections.append((int(ended.begin[i]), int(ended.end[i])))
         long = p.take((p.state == State.RUNNING) & (p.end - p.start >= self.limits.step))
         for i in range(len(long)):
             name, length = self.names[int(long.name[i])], int(long.end[i] - long.start[i])
@@ -51,11 +60,22 @@ class NeverYields(Lint):
                 known.longest, known.start, known.task, known.proc = length, start, task, proc
                 known.open = is_open
 
+    def _collected(self, one: _Long) -> int:
+        """ns of the longest step in which garbage was collected."""
+        until = one.start + one.longest
+        overlaps = (min(e, until) - max(b, one.start) for b, e in self._collections)
+        return sum(overlap for overlap in overlaps if overlap > 0)
+
+    def _gc(self, one: _Long) -> str:
+        collected = self._collected(one)
+        return f", {duration(collected)} of it collecting garbage" if collected else ""
+
     def findings(self, end: int) -> list[Finding]:
         return [
             Finding(
                 "never-yields",
                 f"task {short(name)} ran {duration(one.longest)} without a checkpoint"
+                + self._gc(one)
                 + (" and has not come to its end" if one.open else "")
                 + (f"; {one.count:,} such steps" if one.count > 1 else ""),
                 one.proc,
@@ -64,7 +84,12 @@ class NeverYields(Lint):
                 one.start,
                 one.start + one.longest,
                 one.count,
-                {"longest": one.longest, "total": one.total, "open": one.open},
+                {
+                    "longest": one.longest,
+                    "total": one.total,
+                    "open": one.open,
+                    "collections": self._collected(one),
+                },
             )
             for name, one in sorted(self._found.items(), key=lambda item: -item[1].longest)
         ]
