@@ -49,6 +49,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/lives.py": ({"numpy"}, set()),
     "model/replay.py": ({"numpy"}, set()),
     "model/tables.py": ({"numpy"}, set()),
+    "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"msgpack"}, {"numpy", "pyarrow"}),
     "store": ({"trio", "msgpack"}, {"nats", "obstore", "pyarrow"}),

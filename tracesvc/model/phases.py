@@ -31,6 +31,7 @@ from tracesvc.events import (
     TaskWaiting,
 )
 from tracesvc.model.columns import Columns, Table
+from tracesvc.model.order import order_of
 from tracesvc.model.states import AFTER, TABLE, State
 from tracesvc.model.walk import Healed
 
@@ -195,7 +196,7 @@ class PhaseMaker:
         rows = np.hstack((self._live, news))
         if not rows.shape[1]:
             return _none()
-        order = np.argsort(rows[_TASK], kind="stable")
+        order = order_of(rows[_TASK])
         rows = rows[:, order]
         task = rows[_TASK]
         same = task[1:] == task[:-1]
