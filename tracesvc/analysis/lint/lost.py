@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tracesvc.analysis.lint.endless import EndlessWaits
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
 from tracesvc.analysis.lint.wakers import SHARED, Wakers
@@ -33,8 +35,7 @@ class LostWakeup(Lint):
     def add(self, part: Part) -> None:
         self._waits.add(part)
         self._wakers.add(part)
-        wakers = set(part.phases.waker.tolist())
-        self._woke(wakers)
+        self._woke(np.unique(part.phases.waker).tolist())
         lives = part.lives
         for task, end, lost, name in zip(
             lives.task.tolist(),
@@ -47,7 +48,7 @@ class LostWakeup(Lint):
                 self._ends[task] = end
                 self._names[task] = str(name)
 
-    def _woke(self, wakers: set[int]) -> None:
+    def _woke(self, wakers: list[int]) -> None:
         for task in wakers:
             self._ends.setdefault(task, OPEN)
         while len(self._ends) > 200_000:

@@ -95,6 +95,10 @@ class NeverYields(Lint):
         ]
 
 
+ROW: Final = 8
+"""steps in a row, each of which yields, that are looked at at all"""
+
+
 @dataclass(slots=True)
 class _Streak:
     task: int
@@ -120,6 +124,8 @@ class BusySelfWake(Lint):
     def __init__(self, limits: Limits, names: list[str]) -> None:
         super().__init__(limits, names)
         self._going: dict[int, _Streak] = {}
+        self._others: dict[int, int] = {}
+        """steps of a run since the last stretch"""
         self._best: dict[int, _Streak] = {}
 
     def add(self, part: Part) -> None:
@@ -136,29 +142,31 @@ class BusySelfWake(Lint):
         yields = steps.closed == StepYield.number
         same = (steps.task[1:] == steps.task[:-1]) & yields[:-1] & yields[1:]
         bounds = np.flatnonzero(np.concatenate(([True], ~same, [True])))
-        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            going = self._going.get(proc)
+        ran = np.concatenate(([0], np.cumsum(steps.end - steps.start)))
+        others = self._others.get(proc, 0)
+        done = 0
+        for i in np.flatnonzero(np.diff(bounds) >= ROW).tolist():
+            low, high = int(bounds[i]), int(bounds[i + 1])
             here = _Streak(
-                int(steps.task[low]),
-                int(steps.name[low]),
-                proc,
-                int(steps.start[low]),
-                int(steps.end[high - 1]),
-                (high - low) * bool(yields[low]),
-                int((steps.end[low:high] - steps.start[low:high]).sum()),
-                0,
+                *(int(steps.task[low]), int(steps.name[low]), proc),
+                *(int(steps.start[low]), int(steps.end[high - 1])),
+                *(high - low, int(ran[high] - ran[low]), 0),
             )
-            if going is None or not going.steps:
-                self._going[proc] = here
-            elif here.task == going.task and here.steps:
-                going.end, going.steps = here.end, going.steps + here.steps
-                going.ran += here.ran
-            elif going.others + high - low <= going.steps // 10:
-                # Now and then something else runs, the tracer's own tasks at least.
-                going.others += high - low
-            else:
-                self._close(going)
-                self._going[proc] = here
+            self._enter(here, others + low - done)
+            others, done = 0, high
+        self._others[proc] = others + len(steps) - done
+
+    def _enter(self, here: _Streak, others: int) -> None:
+        """The next stretch, after so many steps that are none."""
+        going = self._going.get(here.proc)
+        # Now and then something else runs, the tracer's own tasks at least.
+        if going is not None and here.task == going.task and others <= here.steps // 4:
+            going.end, going.steps = here.end, going.steps + here.steps
+            going.ran, going.others = going.ran + here.ran, going.others + others
+            return
+        if going is not None:
+            self._close(going)
+        self._going[here.proc] = here
 
     def _close(self, streak: _Streak) -> None:
         if streak.steps < self.limits.self_wakes:
