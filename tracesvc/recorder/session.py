@@ -21,6 +21,7 @@ import trio
 from tracesvc.events import LossCause, ProcKind
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.tree import GONE, in_run
 
 if TYPE_CHECKING:
@@ -40,7 +41,16 @@ local: Final = _Local()
 class Session:
     """What is shared by everything that records between one start and its stop."""
 
-    def __init__(self, buffer_events: int, queue_buffers: int) -> None:
+    def __init__(
+        self,
+        buffer_events: int,
+        queue_buffers: int,
+        new_records: Callable[[], AnyRecords] = Records,
+    ) -> None:
+        """``new_records`` makes a buffer, native or not."""
+        self.new_records: Final = new_records
+        self.slow = -1
+        """ns that a wait lasts whose stack is recorded; negative: none"""
         self.id: Final = str(uuid.uuid4())
         self.open = True
         """False from the stop on: what is emitted then is dropped and counted as late"""
@@ -121,7 +131,7 @@ class Session:
         try:
             return self._empty.pop()
         except IndexError:
-            return Buffer()
+            return Buffer(self.new_records())
 
     def submit(self, buffer: Buffer) -> None:
         """Queue a sealed buffer and wake the reader's run. Any thread, any hook."""
@@ -135,6 +145,12 @@ class Session:
         if reader is not None:
             with contextlib.suppress(*GONE):
                 reader.run_sync_soon(callback, idempotent=True)
+
+    def drop_late(self, records: AnyRecords) -> None:
+        """What was emitted after the end."""
+        late = self.new_records()
+        records.take(records.events, late)
+        self.dropped_late += late.events
 
     def recycle(self, buffer: Buffer) -> None:
         """Put a buffer that was read back on the empty list."""
