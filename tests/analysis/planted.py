@@ -222,3 +222,54 @@ def deadlock(problem: bool, shape: random.Random):
                     nursery.start_soon(ticker)
 
     return main
+
+
+def cancelled_still_running(problem: bool, shape: random.Random):
+    count = shape.randrange(2, 8)
+    turns = shape.randrange(600, 900)
+
+    async def stubborn():
+        try:
+            await trio.sleep_forever()
+        finally:
+            if problem:
+                with trio.CancelScope(shield=True):
+                    for _ in range(turns):
+                        await trio.sleep(shape.random())
+
+    async def obedient():
+        await trio.sleep_forever()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stubborn)
+            for _ in range(count):
+                nursery.start_soon(obedient)
+            await trio.sleep(shape.random())
+            nursery.cancel_scope.cancel()
+
+    return main
+
+
+def own_scopes(problem: bool, shape: random.Random):
+    """A neighbour: a scope within each task is cancelled by another task, and they go on as they are meant to."""
+    del problem
+    count = shape.randrange(2, 6)
+
+    async def main():
+        scopes = [trio.CancelScope() for _ in range(count)]
+
+        async def worker(scope):
+            with scope:
+                await trio.sleep_forever()
+            for _ in range(200):
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            for scope in scopes:
+                nursery.start_soon(worker, scope)
+            await wait_all_tasks_blocked()
+            for scope in scopes:
+                scope.cancel()
+
+    return main

@@ -5,7 +5,7 @@ import pytest
 from tests.analysis.streams import Hand
 from tests.traces import program
 from tracesvc.analysis import QueryError, query, summarize
-from tracesvc.events import EVENTS, LossCause
+from tracesvc.events import EVENTS, LossCause, WakeCause
 from tracesvc.model import read
 from tracesvc.model.tables import TABLES, Tables
 
@@ -33,8 +33,10 @@ def test_every_event_is_there_with_its_fields(stream):
             event.type,
         )
         for field in EVENTS[event.number].fields:
-            if field.name in got and field.name != "reason":
+            if field.name in got and field.name not in ("reason", "cause"):
                 assert got[field.name] == getattr(event, field.name), (event, field)
+        if event.type == "task_runnable":
+            assert (got["cause"] or "unknown") == WakeCause(event.cause).name.lower()
         if event.type == "thread_start":
             assert got["name"] == event.function
         if "waker" not in {f.name for f in EVENTS[event.number].fields}:

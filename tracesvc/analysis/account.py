@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tracesvc.analysis.path import Kind, Stretch
+from tracesvc.model.wakes import GIVEN_UP, cause_name
 from tracesvc.model.words import duration
 
 __all__ = ["Group", "account", "sentence", "short"]
@@ -49,7 +50,11 @@ class Group:
     count: int = 0
     longest: int = 0
     """ns"""
+    cause: str = ""
+    """of waits that were given up: ``cancel``, ``timer``, ``signal``"""
     objects: set[int] = field(default_factory=set)
+    places: dict[str, int] = field(default_factory=dict)
+    """where the tasks were suspended in long waits -> ns"""
     groups: list[Group] = field(default_factory=list)
     """what it was spent on in turn; adds up to ``total``, or is empty"""
 
@@ -93,6 +98,10 @@ class Group:
             what = f"waiting for {kind} {short(self.name)}{via}"
         if len(self.objects) == 1 and self.reason in ("readable", "writable"):
             what = what.removesuffix(")") + f", file {next(iter(self.objects))})"
+        if self.cause:
+            what += f", {_GIVEN_UP[self.cause]}"
+            if self.cause == "cancel" and self.name:
+                what = f"{_WAITS.get(self.reason, 'waiting')}, cancelled by task {short(self.name)}"
         if past:
             return what.replace("waiting", "waited", 1).replace("sleeping", "slept", 1)
         return what
@@ -107,6 +116,8 @@ class Group:
             "total": self.total,
             "count": self.count,
             "longest": self.longest,
+            "cause": self.cause,
+            "places": self.places,
             "groups": [group.as_dict() for group in self.groups],
         }
 
@@ -124,12 +135,14 @@ def account(path: Iterable[Stretch]) -> list[Group]:
         key = _key(stretch)
         group = groups.get(key)
         if group is None:
-            group = groups[key] = Group(stretch.kind, key[1], stretch.reason)
+            group = groups[key] = Group(stretch.kind, key[1], stretch.reason, cause=key[-1])
         group.total += stretch.duration
         group.count += 1
         group.longest = max(group.longest, stretch.duration)
         if stretch.object:
             group.objects.add(stretch.object)
+        if stretch.place:
+            group.places[stretch.place] = group.places.get(stretch.place, 0) + stretch.duration
         # Of some stretches more is known than of others of their group: what is not known is one as well.
         parts.setdefault(key, []).extend(stretch.parts or [_bare(stretch)])
     for key, group in groups.items():
@@ -148,12 +161,25 @@ def _key(stretch: Stretch) -> tuple[str, ...]:
     match stretch.kind:
         case Kind.WAITING:
             by_task = bool(stretch.parts) and stretch.reason != "thread"
-            return stretch.kind, stretch.waker_name if by_task else "", stretch.reason
+            given_up = stretch.cause in _GIVEN_UP and stretch.reason not in _TIMED
+            name = stretch.waker_name if by_task else ""
+            return stretch.kind, name, stretch.reason, stretch.cause if given_up else ""
         case Kind.RUNNING | Kind.BEHIND | Kind.THREAD:
-            return stretch.kind, stretch.name, ""
+            return stretch.kind, stretch.name, "", ""
         case Kind.OUTSIDE:
-            return stretch.kind, "", stretch.reason
-    return stretch.kind, "", ""
+            return stretch.kind, "", stretch.reason, ""
+    return stretch.kind, "", "", ""
+
+
+_GIVEN_UP: Final = {
+    cause_name(number): said
+    for number, said in zip(
+        sorted(GIVEN_UP),
+        ("until a timeout", "until it was cancelled", "until a signal"),
+        strict=True,
+    )
+}
+_TIMED: Final = {"sleep", "signal"}
 
 
 def sentence(groups: list[Group]) -> str:

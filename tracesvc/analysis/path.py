@@ -26,10 +26,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from tracesvc.analysis.stacks import place
 from tracesvc.analysis.window import Phase, Window
-from tracesvc.events import Reason
+from tracesvc.events import Reason, WakeCause
 from tracesvc.model.phases import UNKNOWN
 from tracesvc.model.states import State
+from tracesvc.model.wakes import cause_name
 
 __all__ = ["Kind", "Stretch", "critical_path", "leaves"]
 
@@ -81,7 +83,10 @@ class Stretch:
     waker: int = 0
     """task that ended a wait"""
     waker_name: str = ""
-    cause: int = 0
+    cause: str = ""
+    """why a wait ended: as in the events; empty: the trace does not say"""
+    place: str = ""
+    """of a long wait: where the task was suspended"""
     parts: list[Stretch] = field(default_factory=list)
     """what it was spent on in turn; they add up to it; empty: nothing more is known"""
 
@@ -97,8 +102,7 @@ class Stretch:
         if self.kind in (Kind.WAITING, Kind.OUTSIDE, Kind.HANDOVER):
             made.update(reason=self.reason, object=self.object)
             made.update(waker=self.waker, waker_name=self.waker_name)
-            if self.cause:
-                made["cause"] = self.cause
+            made.update(cause=self.cause, place=self.place)
         if self.parts:
             made["parts"] = [part.as_dict() for part in self.parts]
         return made
@@ -178,12 +182,13 @@ class _Path:
             phase.object,
             waker,
             window.name(waker) if waker else "",
-            phase.cause if woken else 0,
+            cause_name(phase.cause) if woken else "",
+            place(window.stacks.of(phase.task, phase.start, phase.end)),
         )
         if phase.reason == Reason.THREAD:
             made.parts = self._thread(phase, start, end, reason)
         elif waker and waker != phase.task and phase.reason != Reason.SLEEP:
-            if OUTSIDE in made.waker_name:
+            if phase.cause == WakeCause.THREAD or OUTSIDE in made.waker_name:
                 made.kind = Kind.OUTSIDE
             elif depth < MAX_DEPTH:
                 made.parts = self.walk(waker, start, end, depth + 1)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracesvc.analysis.stacks import Stacks, place
 from tracesvc.model.phases import Phases
 from tracesvc.model.pieces import OPEN, Pieces
 from tracesvc.model.reader import Trace
@@ -52,6 +53,8 @@ class Stall:
     """whether it had not ended when the trace did"""
     collections: int = 0
     """ns of it in which garbage was collected"""
+    place: str = ""
+    """what ran, where the trace has a stack of it"""
     count: int = 0
     """tasks that it delayed"""
     delay: int = 0
@@ -138,7 +141,9 @@ def _delays(trace: Trace, found: list[Stall]) -> None:
         )
         for proc, one in runs.items()
     }
+    stacks = Stacks({stall.task for stall in found})
     for part in replay.parts():
+        stacks.add(part)
         p = part.phases
         for proc, (starts, ends) in bounds.items():
             ready = np.flatnonzero(
@@ -152,6 +157,7 @@ def _delays(trace: Trace, found: list[Stall]) -> None:
                     _enter(runs[proc][k], p, i, replay.names)
         _collected(part.collections, found)
     for stall in found:
+        stall.place = place(stacks.of(stall.task, stall.start, stall.start + stall.duration))
         stall.delayed.sort(key=lambda delayed: -delayed.delay)
         del stall.delayed[DELAYED:]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tracesvc.analysis.stacks import Stacks, lines, place
 from tracesvc.events import Reason
 from tracesvc.model.lives import Lives
 from tracesvc.model.phases import BY_SNAPSHOT, NAMELESS, UNKNOWN, Phases
@@ -44,6 +45,10 @@ class TaskAt:
     """that are open, the outermost first"""
     others: int = 0
     """how many more tasks wait for the same object"""
+    stack: list[str] = field(default_factory=list)
+    """where it is suspended, innermost first: ``function (file:line)``; of long waits that the trace has stacks of"""
+    place: str = ""
+    """the innermost of them that is the program's own"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,9 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
     lives: list[Lives] = []
     regions: list[Pieces] = []
     gaps = 0
+    stacks = Stacks()
     for part in replay.parts():
+        stacks.add(part)
         here = part.phases.take(_touching(part.phases, at))
         if len(here):
             phases.append(here)
@@ -108,6 +115,11 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
         here = here.take(~np.isin(here.proc, list(replay.walk.died)))
     tasks = _tasks(here, names, known)
     _annotate(tasks, Pieces.join(regions))
+    ends = dict(zip(here.task.tolist(), here.end.tolist(), strict=True))
+    for task in tasks.values():
+        if task.reason:
+            frames = stacks.of(task.task, task.since, ends[task.task])
+            task.stack, task.place = lines(frames), place(frames)
     time = replay.walk.ended if at is None else at
     runs = {p: n for p, n in replay.walk.runs().items() if any(t.proc == p for t in tasks.values())}
     ordered, roots = _family(tasks)

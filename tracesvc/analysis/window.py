@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tracesvc.analysis.stacks import Stacks
 from tracesvc.events import TaskCreate
 from tracesvc.model.phases import NAMELESS, Phases
 from tracesvc.model.pieces import OPEN, Pieces
@@ -59,7 +60,14 @@ class Window:
     """
 
     def __init__(
-        self, phases: Phases, calls: Pieces, collections: Pieces, names: dict[int, str], cut: bool
+        self,
+        phases: Phases,
+        calls: Pieces,
+        collections: Pieces,
+        names: dict[int, str],
+        stacks: Stacks,
+        *,
+        gaps: bool,
     ) -> None:
         self._phases = phases.sorted()
         self._by_task = _Index(self._phases.task, self._phases.start, self._phases.end)
@@ -72,7 +80,9 @@ class Window:
         self._collections = collections.take(np.argsort(collections.begin, kind="stable"))
         self.names: Final = names
         """task -> name"""
-        self.gaps: Final = cut
+        self.stacks: Final = stacks
+        """of the waits that ended in the interval, and were long"""
+        self.gaps: Final = gaps
         """whether events are missing in the interval"""
 
     def name(self, task: int) -> str:
@@ -176,7 +186,9 @@ def load(trace: Trace, start: int, end: int) -> Window:
     collections: list[Pieces] = []
     names: dict[int, str] = {}
     gaps = False
+    stacks = Stacks(None, start, end)
     for part in replay.parts():
+        stacks.add(part)
         p = part.phases
         kept = p.take((p.end >= start) & (p.start <= end))
         if len(kept):
@@ -190,6 +202,5 @@ def load(trace: Trace, start: int, end: int) -> Window:
                 into.append(pieces.take(touches))
         gaps = gaps or any(start <= gap.time <= end for gap in part.gaps)
     ended = Pieces.join(collections)
-    return Window(
-        Phases.join(phases), Pieces.join(calls), ended.take(ended.end != OPEN), names, gaps
-    )
+    ended = ended.take(ended.end != OPEN)
+    return Window(Phases.join(phases), Pieces.join(calls), ended, names, stacks, gaps=gaps)

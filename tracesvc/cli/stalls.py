@@ -70,7 +70,7 @@ def _print(found: Stalls, clock: Clock) -> None:
             rows.row(
                 clock.text(stall.start),
                 duration(stall.duration) + ("+" if stall.open else ""),
-                name(stall.name) + gc,
+                name(stall.name) + gc + (f", in {stall.place}" if stall.place else ""),
                 f"{stall.count:,}",
                 duration(stall.delay) if stall.count else "",
                 ", ".join(whom),

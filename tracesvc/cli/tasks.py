@@ -77,6 +77,8 @@ def _state(task: TaskAt, time: int) -> str:
         said += f", with {task.others:,} more"
     if task.waker:
         said += f", woken by task {task.waker}"
+    if task.place:
+        said += f", at {task.place}"
     if task.regions:
         said += f", in {' > '.join(task.regions)}"
     return said

@@ -105,6 +105,8 @@ def _groups(console: Console, groups: list[Group], whole: int, depth: int) -> No
         line = f"{'    ' * depth}{duration(group.total):>10} {share:>6.1%}  {group.text()}"
         if group.count > 1 and "step" not in line:
             line += f", {group.count:,} times, at most {duration(group.longest)}"
+        if group.places:
+            line += f", at {max(group.places, key=lambda place: group.places[place])}"
         say(console, f"{line}  {bar}".rstrip())
         if depth < DEEPEST:
             _groups(console, group.groups, whole, depth + 1)

@@ -23,7 +23,6 @@ from tracesvc.events import (
     StepBlock,
     StepStart,
     StepYield,
-    Storage,
     TaskCreate,
     TaskExit,
     TaskRunnable,
@@ -60,11 +59,6 @@ for _number, _state in _MOVES.items():
     for _before, _row in TABLE.items():
         _LEGAL[_before, _number] = EVENTS[_number].type in _row
 
-CAUSE_FIELD: Final = next(
-    (f.name for f in TaskRunnable.fields[2:] if f.storage is Storage.INT and f.role != "stack"), ""
-)
-"""the field of `TaskRunnable` that says why, in vocabularies that have one"""
-
 # rows of the arrays that are carried from chunk to chunk
 _TASK, _PROC, _SEQ, _TIME, _SINCE, _KIND, _STATE, _A, _B, _NAME = range(10)
 _ROWS: Final = 10
@@ -91,7 +85,7 @@ class Phases:
     waker: Integers
     """who ended a wait; of a RUNNABLE phase: who made it so; 0: no task"""
     cause: Integers
-    """why a wait ended, or a task became runnable, where the recorder says so; else 0"""
+    """`tracesvc.events.WakeCause`: why a wait ended, or a task became runnable; 0: the trace does not say"""
     opened: Integers
     """type of the event that began it, `BY_SNAPSHOT` or `BY_LOSS`"""
     closed: Integers
@@ -294,10 +288,7 @@ class PhaseMaker:
 _FIELDS: Final[tuple[tuple[Any, tuple[tuple[int, str], ...]], ...]] = (
     (TaskCreate, ((_TASK, "task"),)),
     (TaskWaiting, ((_TASK, "task"), (_A, "reason"), (_B, "object"))),
-    (
-        TaskRunnable,
-        ((_TASK, "task"), (_A, "waker"), *(((_B, CAUSE_FIELD),) if CAUSE_FIELD else ())),
-    ),
+    (TaskRunnable, ((_TASK, "task"), (_A, "waker"), (_B, "cause"))),
     (StepStart, ((_TASK, "task"),)),
     (StepYield, ((_TASK, "task"),)),
     (StepBlock, ((_TASK, "task"), (_A, "reason"), (_B, "object"))),

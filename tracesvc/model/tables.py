@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tracesvc.events import EVENTS, Counter, Log, LossCause, Reason
+from tracesvc.events import EVENTS, Counter, Log, LossCause, Reason, StepStack, TaskStack, WakeCause
 from tracesvc.format import LossRow
 from tracesvc.model.columns import Columns
 from tracesvc.model.lives import Lives
@@ -48,6 +48,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("parent", "int", "of a new task: the owner of its nursery; of a span: its parent"),
         Column("nursery", "int", "of a new task"),
         Column("waker", "int", "who woke the task; 0: I/O or a timer"),
+        Column("cause", "text", "what woke it, see [Events](events.md#causes-of-waking)"),
         Column("reason", "text", "why the task waits"),
         Column("object", "int", "what it waits for"),
         Column("span", "int", "number of a span"),
@@ -89,6 +90,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("reason", "text", "see [Events](events.md#reasons-for-waiting)"),
         Column("object", "int", "what it waits for; 0: no number"),
         Column("waker", "int", "who ended it; 0: I/O, a timer; NULL: it has not ended"),
+        Column("cause", "text", "what ended it; NULL: it has not ended, or the trace does not say"),
         Column("ended", "bool", "whether it has ended"),
     ),
     "runnable": (
@@ -141,6 +143,14 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("value", "float", ""),
         Column("task", "int", "0: none"),
     ),
+    "stacks": (
+        Column("time", "int", "when it was looked at"),
+        Column("proc", "int", "its writer"),
+        Column("task", "int", "whose it is"),
+        Column("kind", "text", "`wait`: where it was suspended; `step`: what ran"),
+        Column("place", "text", "the innermost frame"),
+        Column("stack", "text", "all frames, `function (file:line)`, a line each, innermost first"),
+    ),
     "losses": (
         Column("proc", "int", "whose events they are"),
         Column("first", "int", "sequence number"),
@@ -166,6 +176,7 @@ class Data:
 
 
 _TYPES: Final = ["", *(EVENTS[n].type if n in EVENTS else f"type {n}" for n in range(1, 256))]
+_CAUSES: Final = [cause.name.lower() for cause in WakeCause]
 _REASONS: Final = [reason.name.lower() for reason in Reason]
 _EVENT_FIELDS: Final[dict[str, dict[int, str]]] = {
     column: {
@@ -267,6 +278,7 @@ class Tables:
             "reason": Data(reason, None, _REASONS),
             "object": Data(phases.object),
             "waker": Data(phases.waker, ~ended),
+            "cause": _causes(phases.cause, ~ended),
             "ended": Data(ended),
         }
 
@@ -332,6 +344,27 @@ class Tables:
             "task": Data(table.task),
         }
 
+    def stacks(self, part: Part) -> dict[str, Data] | None:
+        """Stacks of long waits and long steps."""
+        if part.columns is None:
+            return None
+        rows = []
+        for event, kind in ((TaskStack, "wait"), (StepStack, "step")):
+            table = part.columns.of(event)
+            for time, proc, task, i in zip(
+                *(a.tolist() for a in (table.time, table.proc, table.task, table.stack)),
+                strict=True,
+            ):
+                said = [f"{f} ({file}:{line})" for f, file, line in part.columns.stacks[i]]
+                rows.append((time, proc, task, kind, said[0] if said else "", "\n".join(said)))
+        if not rows:
+            return None
+        columns = list(zip(*rows, strict=True))
+        made = [np.array(column, np.int64) for column in columns[:3]]
+        texts = [np.array(column, object) for column in columns[3:]]
+        names = [column.name for column in TABLES["stacks"]]
+        return dict(zip(names, map(Data, [*made, *texts]), strict=True))
+
     def losses(self, part: Part) -> dict[str, Data] | None:
         """What the trace says is not in it."""
         if not part.losses:
@@ -368,10 +401,17 @@ def _gathered(columns: Columns, name: str) -> Data:
         if len(table):
             values[table.index] = getattr(table, field)
             null[table.index] = False
+    if name == "cause":
+        return _causes(values, null)
     if name == "reason":
         strange = (values < 0) | (values >= len(_REASONS))
         return Data(np.where(strange, int(Reason.PARKED), values), null, _REASONS)
     return Data(values, null, columns.strings if name == "name" else None)
+
+
+def _causes(values: Array, null: NDArray[np.bool_]) -> Data:
+    known = (values > 0) & (values < len(_CAUSES))
+    return Data(np.where(known, values, 0).astype(np.int64), null | ~known, _CAUSES)
 
 
 def _pieces(found: Pieces) -> dict[str, Data]:

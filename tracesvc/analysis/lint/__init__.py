@@ -15,7 +15,6 @@ from tracesvc.analysis.lint.lost import LostWakeup
 from tracesvc.analysis.lint.steps import BusySelfWake, NeverYields
 from tracesvc.model.reader import Trace
 from tracesvc.model.replay import Replay
-from tracesvc.model.wakes import CANCELLED
 
 __all__ = ["LINTS", "Finding", "Limits", "Lints", "lint"]
 
@@ -89,8 +88,6 @@ def lint(
     if not own:
         found = [f for f in found if not any(name.startswith(OWN) for name in f.names)]
     notes = []
-    if "cancelled-still-running" in lints and CANCELLED is None:
-        notes.append("cancelled-still-running: the trace does not say why tasks were woken")
     if replay.walk.gaps:
         notes.append(
             f"events are missing in {replay.walk.gaps:,} places: what was there is not known"

@@ -2,87 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
 
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
-from tracesvc.events import TaskRunnable
+from tracesvc.events import TaskRunnable, WakeCause
 from tracesvc.model.pieces import OPEN
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
-from tracesvc.model.wakes import CANCELLED
 from tracesvc.model.words import duration
 
 __all__ = ["CancelledStillRunning"]
 
-MOST = 100_000
-MANY = 20
+MOST: Final = 10_000
+"""cancellations that are remembered, the last ones"""
+MANY: Final = 20
+TOGETHER: Final = 10_000_000
+"""ns between what one task cancels in one go"""
+AT_ONCE: Final = 10
+"""how many times sooner the others must have ended"""
 
 
 @dataclass(slots=True)
-class _Cancelled:
-    time: int
-    name: str
-    proc: int
+class _Cancellation:
+    """What a task cancelled in one go."""
+
     waker: int
+    proc: int
+    time: int
+    last: int
+    tasks: dict[int, str] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 class CancelledStillRunning(Lint):
-    """A task that another task cancelled, and that lives on for long.
+    """A task that another task cancelled along with more of them, and that lives on for long after the others ended.
 
-    Only traces that say why a task was woken tell of it.  Only what another task did counts: a deadline that passes in
-    the task's own scope is how timeouts are made.  A task that is cancelled along with others and lives on alone has a
-    handler that does not come to its end, or is shielded.
+    It has a handler that does not come to its end, or is shielded.  Only what another task did counts: a deadline
+    that passes in the task's own scope is how timeouts are made.  And only several tasks at once: where one scope
+    within one task is cancelled from outside, that task may well go on.
     """
 
     def __init__(self, limits: Limits, names: list[str]) -> None:
         super().__init__(limits, names)
-        self._cancelled: dict[int, _Cancelled] = {}
-        self._late: dict[str, Finding] = {}
+        self._cancellations: list[_Cancellation] = []
+        self._of: dict[int, _Cancellation] = {}
 
     def add(self, part: Part) -> None:
-        if CANCELLED is None:
-            return
         p = part.phases
         hit = p.take(
             (p.state == State.WAITING)
             & (p.closed == TaskRunnable.number)
-            & (p.cause == CANCELLED)
+            & (p.cause == WakeCause.CANCEL)
             & (p.waker != p.task)
             & (p.waker > 0)
         )
-        for i in range(len(hit)):
-            if len(self._cancelled) >= MOST:
-                break
-            task, name = int(hit.task[i]), self.names[int(hit.name[i])]
-            one = _Cancelled(int(hit.end[i]), name, int(hit.proc[i]), int(hit.waker[i]))
-            self._cancelled.setdefault(task, one)
+        for i in np.argsort(hit.end, kind="stable").tolist():
+            task, time, waker = int(hit.task[i]), int(hit.end[i]), int(hit.waker[i])
+            last = self._cancellations[-1] if self._cancellations else None
+            if last is None or last.waker != waker or time - last.last > TOGETHER:
+                last = _Cancellation(waker, int(hit.proc[i]), time, time)
+                self._cancellations.append(last)
+            last.last = time
+            last.tasks[task] = self.names[int(hit.name[i])]
+            last.times[task] = time
+            self._of[task] = last
         lives = part.lives
         for task, end in zip(lives.task.tolist(), lives.end.tolist(), strict=True):
-            if end != OPEN and task in self._cancelled:
-                self._judge(task, self._cancelled.pop(task), end, ended=True)
+            cancellation = self._of.pop(task, None) if end != OPEN else None
+            if cancellation is not None:
+                cancellation.ends[task] = end
+        if len(self._cancellations) > MOST:
+            # Those of which nobody is left, and nobody was late, first.
+            self._cancellations = [c for c in self._cancellations if self._late(c, c.last)][-MOST:]
 
-    def _judge(self, task: int, one: _Cancelled, end: int, *, ended: bool) -> None:
-        if end - one.time < self.limits.cancelled:
-            return
-        known = self._late.get(one.name)
-        if known is not None:
-            if len(known.tasks) < MANY:
-                known.tasks.append(task)
-            return
-        what = "ended" if ended else "has not ended"
-        self._late[one.name] = Finding(
-            "cancelled-still-running",
-            f"task {short(one.name)} {what} {duration(end - one.time)} after it was cancelled",
-            one.proc,
-            [task],
-            [one.name],
-            one.time,
-            end,
-            1,
-            {"by": one.waker},
-        )
+    def _late(self, one: _Cancellation, end: int) -> dict[int, int]:
+        """Task -> ns that it lived on, of those that did for long."""
+        lived = {task: one.ends.get(task, end) - time for task, time in one.times.items()}
+        late = {t: ns for t, ns in lived.items() if ns >= self.limits.cancelled}
+        others = [ns for t, ns in lived.items() if t in one.ends and t not in late]
+        if not late or not others:
+            return {}
+        return {t: ns for t, ns in late.items() if ns >= AT_ONCE * max(others)}
 
     def findings(self, end: int) -> list[Finding]:
-        for task, one in self._cancelled.items():
-            self._judge(task, one, end, ended=False)
-        return list(self._late.values())
+        found: dict[str, Finding] = {}
+        for one in self._cancellations:
+            for task, lived in self._late(one, end).items():
+                name = one.tasks[task]
+                known = found.get(name)
+                if known is not None:
+                    if len(known.tasks) < MANY:
+                        known.tasks.append(task)
+                    continue
+                what = "ended" if task in one.ends else "has not ended"
+                found[name] = Finding(
+                    "cancelled-still-running",
+                    f"task {short(name)} {what} {duration(lived)} after it was cancelled "
+                    f"by task {one.waker}, with {len(one.tasks) - 1} more",
+                    one.proc,
+                    [task],
+                    [name],
+                    one.times[task],
+                    one.times[task] + lived,
+                    1,
+                    {"by": one.waker, "with": len(one.tasks) - 1},
+                )
+        return list(found.values())

@@ -11,7 +11,7 @@ from tracesvc.events import TaskExit, TaskRunnable
 from tracesvc.model.phases import Phases
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
-from tracesvc.model.wakes import CANCELLED
+from tracesvc.model.wakes import GIVEN_UP
 
 __all__ = ["EndlessWaits", "Wait"]
 
@@ -61,8 +61,8 @@ class EndlessWaits:
             )
             if long.closed[i] != TaskRunnable.number:
                 self._keep(wait)
-            elif CANCELLED is not None and long.cause[i]:
-                if long.cause[i] == CANCELLED:
+            elif long.cause[i]:
+                if long.cause[i] in GIVEN_UP:
                     self._keep(wait)
             elif len(self._pending) < MOST:
                 self._pending[wait.task] = wait
