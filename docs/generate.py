@@ -122,7 +122,8 @@ TABLES_HEAD: Final = """\
 # Tables
 
 What `tracesvc query` asks, and what columnar exports contain. Times are ns of the trace's clock, durations ns. The
-numbers of tasks, spans and regions are not used again within a process; 0 means none. `int` is a 64-bit integer, `float` a double.
+numbers of tasks, spans and regions are not used again within a process; 0 means none. `int` is a 64-bit integer,
+`float` a double.
 The SQL that the examples use is plain: it runs on any engine that has the tables.
 """
 
