@@ -263,7 +263,7 @@ def main(json: bool = False, events: int = 10_000_000) -> int:
                 "--file",
                 str(path),
                 "--rounds",
-                str(3 if name == "summary" else 1),
+                str(5 if name == "summary" else 1),
             ]
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.analysis", *words],

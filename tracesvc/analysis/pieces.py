@@ -81,13 +81,12 @@ class Annotations:
     def _add(self, columns: Columns, begin: Table, begun: Any, end: Table, ended: Any) -> None:
         if not len(begin) and not len(end):
             return
-        used, places = np.unique(begin.name, return_inverse=True)
-        own = np.array([self._place(columns.strings[i]) for i in used.tolist()], np.int64)
-        names = own[places.reshape(-1)]
-        for place, count in zip(
-            own.tolist(), np.bincount(places.reshape(-1)).tolist(), strict=True
-        ):
-            self._list[place].count += count
+        counts = np.bincount(begin.name)
+        places = np.zeros(len(counts), np.int64)
+        for i in np.flatnonzero(counts).tolist():
+            places[i] = self._place(columns.strings[i])
+            self._list[places[i]].count += int(counts[i])
+        names = places[begin.name]
         opens = np.hstack((self._open, np.stack((begun, begin.time, names))))
         ends = np.hstack((self._early, np.stack((ended, end.time))))
         _, at, until = np.intersect1d(opens[0], ends[0], return_indices=True)
