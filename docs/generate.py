@@ -22,7 +22,7 @@ from tracesvc.events import (
     WakeCause,
 )
 from tracesvc.model import states
-from tracesvc.model.tables import TABLES
+from tracesvc.model.schema import TABLES
 
 __all__ = ["PAGE", "TABLES_PAGE", "page", "tables_page"]
 
@@ -118,7 +118,7 @@ def page() -> str:
 
 
 TABLES_HEAD: Final = """\
-<!-- made by docs/generate.py from tracesvc/model/tables.py -->
+<!-- made by docs/generate.py from tracesvc/model/schema.py -->
 # Tables
 
 What `tracesvc query` asks, and what columnar exports contain. Times are ns of the trace's clock, durations ns. The

@@ -7,7 +7,8 @@ from tests.traces import program
 from tracesvc.analysis import QueryError, query, summarize
 from tracesvc.events import EVENTS, LossCause, WakeCause
 from tracesvc.model import read
-from tracesvc.model.tables import TABLES, Tables
+from tracesvc.model.schema import TABLES
+from tracesvc.model.tables import Tables
 
 
 @pytest.fixture(scope="module")

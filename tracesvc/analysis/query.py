@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tracesvc.model.reader import Trace
-from tracesvc.model.tables import TABLES, Column, Data, Tables
+from tracesvc.model.schema import TABLES, Column
+from tracesvc.model.tables import Data, Tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
