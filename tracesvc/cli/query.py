@@ -16,13 +16,13 @@ __all__ = ["command"]
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
 @click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Rows.")
 def command(source: str, as_json: bool, sql: str, as_csv: bool, most: int) -> None:
-    r"""Ask the trace in SQL: tables events, tasks, steps, waits, runnable, spans, regions, logs, counters,
+    """Ask the trace in SQL: tables events, tasks, steps, waits, runnable, spans, regions, logs, counters,
     stacks, losses.
 
     \b
     tracesvc query app.trace "select reason, count(*), sum(duration)/1e6 as ms
                               from waits group by reason order by ms desc"
-    """
+    """  # noqa: D301
     from tracesvc.analysis import QueryError, query
     from tracesvc.cli.sources import opened
 
