@@ -20,7 +20,9 @@ import trio
 import tracesvc
 from tests.recorder.recording import Memory, Recording, trace
 from tracesvc.recorder import recording as hooks
-from tracesvc.recorder import tree
+from tracesvc.recorder.identity import entry_of
+from tracesvc.recorder.native import native
+from tracesvc.recorder.texts import cut_name
 
 CLOCK = time.monotonic_ns
 READERS_OF_THE_CLOCK = ("annotations", "garbage", "recording", "proc", "seams", "session", "tracer")
@@ -41,7 +43,7 @@ async def lives(rounds: int = 5) -> None:
         nursery.start_soon(consumes, receive)
         for number in range(rounds):
             with tracesvc.span("outer", number=number):
-                nursery.start_soon(trio.lowlevel.checkpoint)
+                nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.to_thread.run_sync(emits, "thread")
                 with tracesvc.region("part"):
                     tracesvc.log("in it")
@@ -95,14 +97,17 @@ def clock(monkeypatch):
             monkeypatch.setattr(module, "now", clock)
         # The native recorder has a clock of its own and stores what it read at once: nothing comes in between but
         # where it asks Python.
-        monkeypatch.setattr("tracesvc.recorder.recording.origin_of", in_between)
+        if native is not None:
+            native.texts(entry_of, in_between)
         return clock
 
-    def in_between(task: trio.lowlevel.Task) -> Any:
+    def in_between(name: str) -> str:
         hooks.now()
-        return tree.origin_of(task)
+        return cut_name(name)
 
-    return replace
+    yield replace
+    if native is not None:
+        native.texts(entry_of, cut_name)
 
 
 class Garbage:
@@ -227,7 +232,7 @@ def test_a_finalizer_that_spawns_a_task_inside_a_hook(clock):
         async with trio.open_nursery() as nursery:
             nurseries.append(nursery)
             for _ in range(10):
-                nursery.start_soon(trio.lowlevel.checkpoint)
+                nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.lowlevel.checkpoint()
             nurseries.clear()
 

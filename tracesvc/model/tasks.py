@@ -153,7 +153,7 @@ class Run:
             self._complain("cause", f"task {task} is woken by {who}, of cause {cause}")
         self._step("task_runnable", task, time)
 
-    def task_stack(self, time: int, task: int, stack: object) -> None:
+    def task_stack(self, time: int, task: int, *stack: object) -> None:
         """It is looked at while it waits, by another thread maybe: only that there is such a task can be said."""
         if self.known and task not in self.tasks:
             self._complain("task", f"a stack of task {task}, which there is not")

@@ -17,7 +17,7 @@ import trio
 
 from tracesvc.events import ProcKind
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.recording import HOOKS, new_recording
+from tracesvc.recorder.recording import HOOKS, Recording, new_recording
 from tracesvc.recorder.session import local
 from tracesvc.recorder.tree import GONE, TaskTree, in_run, read_tree
 
@@ -45,6 +45,8 @@ class RunHooks(trio.abc.Instrument):
         self.proc: Proc | None = None
         self.recording: Any = None
         """what the hooks call, see `new_recording`"""
+        self.thread = 0
+        """ident of the thread it runs in"""
         self.asked = 0
         """when its tasks were last asked for"""
 
@@ -69,7 +71,12 @@ class RunHooks(trio.abc.Instrument):
         proc = self.proc = self._session.new_proc(ProcKind.RUN, threading.current_thread().name)
         self._token = trio.lowlevel.current_trio_token()
         self._before, local.proc = local.proc, proc
+        self.thread = threading.get_ident()
         self.recording = new_recording(proc, self._session.slow)
+        if self.thread == threading.main_thread().ident and not isinstance(
+            self.recording, Recording
+        ):
+            self.recording.in_main()
         return proc
 
     def _open(self, recording: Any) -> None:

@@ -20,13 +20,10 @@ _numbers: Final[dict[int, tuple[int, weakref.ref[object]]]] = {}
 _next: Final = itertools.count(1).__next__
 
 
-def number_of(thing: object) -> int:
-    """The number of a living object; 0 where it cannot be told apart over time (no weak references)."""
+def _number_of(thing: object) -> int:
     key = id(thing)
     known = _numbers.get(key)
     if known is not None:
-        if native is not None:  # it did not know, or it would not have asked
-            native.remember(thing, known[0], 0)
         return known[0]
     try:
         reference = weakref.ref(thing, _forgetter(key))
@@ -34,18 +31,18 @@ def number_of(thing: object) -> int:
         return 0
     number = _next()
     _numbers[key] = number, reference
-    if native is not None:
-        native.remember(thing, number, 0)
     return number
 
 
 def _forgetter(key: int) -> Callable[[weakref.ref[object]], None]:
     def forget(_: weakref.ref[object]) -> None:
         _numbers.pop(key, None)
-        if native is not None:
-            native.forget(key)
 
     return forget
+
+
+number_of: Final[Callable[[object], int]] = _number_of if native is None else native.number_of
+"""the number of a living object; 0 where it cannot be told apart over time (no weak references)"""
 
 
 _entries: Final[dict[CodeType, str]] = {}
@@ -64,3 +61,7 @@ def entry_of(coroutine: object) -> str:
             f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})"
         )
     return entry
+
+
+if native is not None:
+    native.texts(entry_of, cut_name)

@@ -27,6 +27,7 @@ class OptionKeywords(TypedDict, total=False):
     queue_buffers: int
     stacks: Literal["slow", "all", "off"]
     slow_block_s: float
+    stall_s: float
     way: Literal["direct", "public"] | None
     native: bool | None
 
@@ -42,6 +43,7 @@ class Options:
       stacks: of which waits it is recorded where the task was suspended: ``"slow"``, those that last ``slow_block_s``
         or more; ``"all"``; ``"off"``.
       slow_block_s: seconds.
+      stall_s: seconds that a step may run before it is recorded what was running; 0: for ever.
       way: into trio, ``"direct"`` or ``"public"``; by default direct where it is known to be safe.
       native: whether the native recorder is used; by default where it was built.
 
@@ -57,6 +59,7 @@ class Options:
     queue_buffers: int = 256
     stacks: Literal["slow", "all", "off"] = "slow"
     slow_block_s: float = 0.001
+    stall_s: float = 0.1
     way: Literal["direct", "public"] | None = None
     native: bool | None = None
 
@@ -71,6 +74,8 @@ class Options:
             raise ValueError(f"stacks must be 'slow', 'all' or 'off', not {self.stacks!r}")
         if not 0 <= self.slow_block_s < 1e9:
             raise ValueError(f"slow_block_s must be seconds, 0 or more, not {self.slow_block_s}")
+        if not (self.stall_s == 0 or 0.001 <= self.stall_s < 1e9):
+            raise ValueError(f"stall_s must be seconds, 0.001 or more, or 0, not {self.stall_s}")
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
 

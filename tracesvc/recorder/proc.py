@@ -131,13 +131,18 @@ class Proc:
 
     def _seal_block(self, count: int) -> None:
         buffer = self.session.take_empty(self)
-        block = self.session.new_records() if isinstance(buffer, LossCause) else buffer.records
+        block = self.session.take_spare() if isinstance(buffer, LossCause) else buffer.records
         missed = self.records.take(count, block)
         first = self.sealed
         self.sealed = first + count
         if isinstance(buffer, LossCause):
-            times = flat(block)[1::SLOTS]  # not in order, where an emission was interrupted
-            self._lose(first, count, min(times), max(times), buffer)
+            if block.in_order(0):
+                start, end = block.first_time, block.last_time
+            else:  # an emission was interrupted
+                times = flat(block)[1::SLOTS]
+                start, end = min(times), max(times)
+            self._lose(first, count, start, end, buffer)
+            self.session.give_back(block)
         else:
             buffer.proc, buffer.first = self, first
             buffer.lost = self.take_pending_loss()

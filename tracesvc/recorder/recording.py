@@ -65,21 +65,12 @@ def new_recording(proc: Proc, slow: int) -> Any:
 
     ``slow`` is how many ns a wait lasts whose stack is recorded; negative: no stacks.
     """
-    recording: Any = None
-
-    def origin(task: trio.lowlevel.Task) -> tuple[int, tuple[int, str, str]]:
-        if not recording.entry_task and task.name == ENTRY_TASK:
-            recording.entry_task = task_id(task)
-        return origin_of(task)
-
     sample = _sampler(proc)
     if native is not None and isinstance(proc.records, native.Records):
-        recording = native.Hooks(
-            proc.records, proc.capacity, proc.seal, reason_of, origin, sample, SAMPLE_EVERY, slow
+        return native.Hooks(
+            proc.records, proc.capacity, proc.seal, reason_of, sample, SAMPLE_EVERY, slow
         )
-    else:
-        recording = Recording(proc, origin, sample, slow)
-    return recording
+    return Recording(proc, sample, slow)
 
 
 def _sampler(proc: Proc) -> Callable[[int], None]:
@@ -94,19 +85,19 @@ def _sampler(proc: Proc) -> Callable[[int], None]:
 class Recording:
     """The hooks of one run, as attributes."""
 
-    __slots__ = (*HOOKS, "entry_task", "recording", "slow", "tell_stacks", "waits")
+    __slots__ = (*HOOKS, "entry_task", "recording", "slow", "step_began", "tell_stacks", "waits")
 
-    def __init__(
-        self, proc: Proc, origin: Callable[..., Any], sample: Callable[[int], None], slow: int
-    ) -> None:
+    def __init__(self, proc: Proc, sample: Callable[[int], None], slow: int) -> None:
         self.recording = True
         """False: the hooks do nothing any more"""
         self.entry_task = 0
         """the task that is the waker where another thread or a signal is"""
         self.slow = slow
+        self.step_began = 0
+        """ns, of the step that runs; 0: none"""
         blocked: dict[int, list[Any]] = {}
         self.waits, self.tell_stacks = _stack_functions(self, proc, blocked)
-        for name, hook in _hooks(self, proc, origin, sample, blocked).items():
+        for name, hook in _hooks(self, proc, sample, blocked).items():
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
 
@@ -140,7 +131,6 @@ def _stack_functions(
 def _hooks(
     recording: Recording,
     proc: Proc,
-    origin: Callable[..., Any],
     sample: Callable[[int], None],
     blocked: dict[int, list[Any]],
 ) -> dict[str, Callable[..., None]]:
@@ -166,11 +156,13 @@ def _hooks(
         if waiting:
             wait_is_over()
         number = records.running = task._counter + 1
-        extend((step_start, now(), number, 0, 0))
+        time = recording.step_began = now()
+        extend((step_start, time, number, 0, 0))
 
     def after_task_step(task: trio.lowlevel.Task) -> None:
         nonlocal yielded, exited
         number = records.running
+        recording.step_began = 0
         if yielded:
             yielded = False
             extend((step_yield, now(), number, 0, 0))
@@ -210,7 +202,9 @@ def _hooks(
     def task_spawned(task: trio.lowlevel.Task) -> None:
         number, time = task._counter + 1, now()
         fresh.add(number)
-        extend((task_create, time, number, *origin(task)))
+        if not recording.entry_task and task.name == ENTRY_TASK:
+            recording.entry_task = number
+        extend((task_create, time, number, *origin_of(task)))
         if len(records) >= capacity:
             proc.seal()
 

@@ -66,6 +66,7 @@ class Session:
         self._threads: Final[dict[int, threading.Thread]] = {}
         self._sealed: Final[deque[Buffer]] = deque()
         self._empty: Final[deque[Buffer]] = deque(maxlen=queue_buffers)
+        self._spare: Final[deque[AnyRecords]] = deque(maxlen=4)
         self._queued = 0
         """buffers in the channel; changed in the reader's run only"""
         self._reader: trio.lowlevel.TrioToken | None = None
@@ -145,6 +146,18 @@ class Session:
         if reader is not None:
             with contextlib.suppress(*GONE):
                 reader.run_sync_soon(callback, idempotent=True)
+
+    def take_spare(self) -> AnyRecords:
+        """Empty records for a block that is to be dropped."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self.new_records()
+
+    def give_back(self, records: AnyRecords) -> None:
+        """What `take_spare` gave."""
+        records.clear()
+        self._spare.append(records)
 
     def drop_late(self, records: AnyRecords) -> None:
         """What was emitted after the end."""

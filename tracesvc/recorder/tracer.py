@@ -43,6 +43,7 @@ from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tree import in_run, is_suspended, live_tasks, origin_of, task_id
+from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
@@ -93,6 +94,7 @@ class Tracer:
         self._stored = 0
         self._encoded = 0
         """when the last step of the reader ended"""
+        self._watchdog: Watchdog | None = None
         self._memory: ResidentMemory | None = None
         self._rss = 0
         self._repairs_before: Tally[str] = Tally()
@@ -161,11 +163,16 @@ class Tracer:
         )
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
+        if options.stall_s:
+            limit = int(options.stall_s * 1e9)
+            self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
         if hooks is not None:
             hooks.add()
         self._seams.open()
         self._garbage.open()
         self._pacer.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self.state = TracerState.ON
         recording.session = session
 
@@ -282,6 +289,9 @@ class Tracer:
     def _close_hooks(self) -> None:
         if self._pacer is not None:
             self._pacer.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
         if self._memory is not None:
             self._memory.close()
         if self._garbage is not None:

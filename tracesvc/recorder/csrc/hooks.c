@@ -15,6 +15,8 @@ static PyObject *hook_name[HOOKS], *str_call, *str_add_instrument, *str_remove_i
 static PyObject *error_type, *cancelled_type, *interrupt_type;    /* outcome.Error, trio.Cancelled, KeyboardInterrupt */
 static PyObject *str_error;
 
+#define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
+
 /* Which tasks are blocked, since when and why: open addressing, keyed by the number of the task. */
 typedef struct {
     int64_t number, since, reason;
@@ -25,7 +27,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Records *records;
-    PyObject *seal, *reason_of, *create, *sample;   /* functions in Python, for what is rare */
+    PyObject *seal, *reason_of, *sample;   /* functions in Python, for what is rare */
     PyObject *original;                                   /* trio's own table, while this stands in its place */
     Py_ssize_t capacity;
     int64_t pass_start, next_sample, worst_pass, sample_every;
@@ -35,6 +37,8 @@ typedef struct {
     Py_ssize_t fresh_n, fresh_room;
     wait *waits;
     Py_ssize_t waits_n, waits_room;                       /* room: a power of 2, or 0 */
+    int64_t *began, unwatched;                            /* when the step began that runs; 0: none */
+    int cell;                                             /* of the watch; -1: it is not watched */
     unsigned others;                                      /* hooks that instruments of others want, a bit each */
     char recording, yielded, exited, waiting;
 } Hooks;
@@ -111,9 +115,10 @@ static inline void seal_if_full(Hooks *self) {
 
 static void before_task_step(Hooks *self, PyObject *task) {
     if (self->waiting) wait_is_over(self);
-    int64_t number = task_number(task);
+    int64_t number = task_number(task), time = clock_now();
     self->records->running = number;
-    records_add(self->records, numbers.step_start, clock_now(), number, 0, 0);
+    *self->began = time;
+    records_add(self->records, numbers.step_start, time, number, 0, 0);
 }
 
 static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
@@ -131,6 +136,7 @@ static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
 
 static void after_task_step(Hooks *self, PyObject *task) {
     int64_t number = self->records->running, time = clock_now(), reason, object;
+    *self->began = 0;
     if (self->yielded) {
         self->yielded = 0;
         records_add(self->records, numbers.step_yield, time, number, 0, 0);
@@ -206,12 +212,13 @@ static void task_spawned(Hooks *self, PyObject *task) {
     }
     if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
     int64_t time = clock_now();
-    PyObject *made = PyObject_CallOneArg(self->create, task);      /* (parent, (nursery, name, entry)) */
-    if (made && PyTuple_Check(made) && PyTuple_GET_SIZE(made) == 2)
-        records_add_object(self->records, numbers.task_create, time, number, PyLong_AsLongLong(PyTuple_GET_ITEM(made, 0)),
-                           Py_NewRef(PyTuple_GET_ITEM(made, 1)));
-    Py_XDECREF(made);
-    if (PyErr_Occurred()) report(self->create);
+    int64_t parent;
+    PyObject *origin = origin_of(task, &parent);
+    PyObject *name = task_get(task, NAME);
+    if (!self->entry_task && name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, ENTRY_TASK) == 0)
+        self->entry_task = number;
+    if (origin) records_add_object(self->records, numbers.task_create, time, number, parent, origin);
+    else report((PyObject *)Py_TYPE(task));
     seal_if_full(self);
 }
 
@@ -368,24 +375,27 @@ static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
 }
 
 static PyObject *Hooks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"records", "capacity", "seal", "reason_of", "create", "sample", "sample_every", "slow", NULL};
-    PyObject *records, *seal, *reason_of, *create, *sample;
+    static char *names[] = {"records", "capacity", "seal", "reason_of", "sample", "sample_every", "slow", NULL};
+    PyObject *records, *seal, *reason_of, *sample;
     Py_ssize_t capacity;
     long long sample_every, slow;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOOOLL", names, &Records_type, &records, &capacity, &seal, &reason_of,
-                                     &create, &sample, &sample_every, &slow))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOOLL", names, &Records_type, &records, &capacity, &seal, &reason_of,
+                                     &sample, &sample_every, &slow))
         return NULL;
     if (!task_type) return PyErr_Format(PyExc_RuntimeError, "configure() comes first");
     Hooks *self = (Hooks *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->records = (Records *)Py_NewRef(records);
-    self->seal = Py_NewRef(seal), self->reason_of = Py_NewRef(reason_of), self->create = Py_NewRef(create);
+    self->seal = Py_NewRef(seal), self->reason_of = Py_NewRef(reason_of);
     self->sample = Py_NewRef(sample);
     self->capacity = capacity;
     self->sample_every = sample_every;
     self->slow = slow;
     self->pass_start = self->next_sample = clock_now();
     self->recording = 1;
+    self->cell = -1;
+    self->began = watch_cell(&self->cell);
+    if (!self->began) self->began = &self->unwatched;
     return (PyObject *)self;
 }
 
@@ -394,7 +404,6 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
     Py_VISIT(self->records);
     Py_VISIT(self->seal);
     Py_VISIT(self->reason_of);
-    Py_VISIT(self->create);
     Py_VISIT(self->sample);
     Py_VISIT(self->original);
     return 0;
@@ -410,7 +419,6 @@ static int Hooks_clear(Hooks *self) {
     PyMem_RawFree(waits);
     Py_CLEAR(self->seal);
     Py_CLEAR(self->reason_of);
-    Py_CLEAR(self->create);
     Py_CLEAR(self->sample);
     Py_CLEAR(self->original);
     Py_CLEAR(self->records);
@@ -421,8 +429,21 @@ static void Hooks_dealloc(Hooks *self) {
     PyObject_GC_UnTrack(self);
     Hooks_clear(self);
     PyMem_RawFree(self->fresh);
+    if (self->began && self->cell >= 0) watch_release(self->cell);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
+
+static PyObject *Hooks_step_began(Hooks *self, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(*self->began);
+}
+/* in_main(): the run is that of the main thread. */
+static PyObject *Hooks_in_main(Hooks *self, PyObject *unused) {
+    (void)unused;
+    if (self->cell >= 0) watch_in_main(self->cell);
+    Py_RETURN_NONE;
+}
+static PyGetSetDef getset[] = {{"step_began", (getter)Hooks_step_began, NULL, NULL, NULL}, {0}};
 
 #define HOOK(name) {#name, (PyCFunction)Hooks_##name, METH_O, NULL}
 static PyMethodDef methods[] = {
@@ -433,10 +454,12 @@ static PyMethodDef methods[] = {
     {"remove_instrument", (PyCFunction)Hooks_remove, METH_O, NULL},
     {"stand_in_for", (PyCFunction)Hooks_stand_in_for, METH_O, NULL},
     {"waits", (PyCFunction)Hooks_waits, METH_VARARGS, NULL},
+    {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
     {"tell_stacks", (PyCFunction)Hooks_tell_stacks, METH_VARARGS, NULL},
     {0}};
 static PyMemberDef members[] = {{"recording", T_BOOL, offsetof(Hooks, recording), 0, NULL},
                                 {"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
+                                {"cell", T_INT, offsetof(Hooks, cell), READONLY, NULL},
                                 {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
                                 {0}};
 static PySequenceMethods sequence = {.sq_contains = (objobjproc)Hooks_contains};
@@ -451,7 +474,8 @@ PyTypeObject Hooks_type = {
     .tp_clear = (inquiry)Hooks_clear,
     .tp_as_sequence = &sequence,
     .tp_methods = methods,
-    .tp_members = members};
+    .tp_members = members,
+    .tp_getset = getset};
 
 /* outcomes(outcome.Error, trio.Cancelled): what a task is resumed with whose wait did not end well. */
 PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled) {

@@ -44,7 +44,8 @@ static PyObject *configure(PyObject *module, PyObject *args) {
 
 /* shape(Task, outcome.Error, trio.Cancelled): where trio's Task has what.  TypeError: not where it could be told. */
 static PyObject *shape(PyObject *module, PyObject *args) {
-    static const char *const names[SLOTS_USED] = {"_counter", "_abort_func", "custom_sleep_data", "_next_send", "coro"};
+    static const char *const names[SLOTS_USED] = {"_counter", "_abort_func", "custom_sleep_data", "_next_send", "coro",
+                                                    "name", "_parent_nursery"};
     (void)module;
     PyObject *task, *error, *cancelled;
     Py_ssize_t found[SLOTS_USED];
@@ -85,10 +86,11 @@ static PyMethodDef methods[] = {{"configure", configure, METH_VARARGS, NULL},
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.recorder._native", NULL, -1, methods};
 
 PyMODINIT_FUNC PyInit__native(void) {
-    if (PyType_Ready(&Records_type) || PyType_Ready(&Hooks_type) || hooks_init() || reasons_init() || stacks_init()) return NULL;
+    if (PyType_Ready(&Records_type) || PyType_Ready(&Hooks_type) || hooks_init() || reasons_init() || numbers_init() || stacks_init()) return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m && (PyModule_AddObjectRef(m, "Records", (PyObject *)&Records_type) ||
               PyModule_AddObjectRef(m, "Hooks", (PyObject *)&Hooks_type) || PyModule_AddFunctions(m, reason_methods) ||
+              PyModule_AddFunctions(m, number_methods) || PyModule_AddFunctions(m, watch_methods) ||
               PyModule_AddFunctions(m, stack_methods)))
         Py_CLEAR(m);
     return m;

@@ -4,6 +4,8 @@
  *   encode.c    a block of records -> the body of an EVENTS frame
  *   hooks.c     trio's hooks, and the object that takes the place of the run's instrument table
  *   reasons.c   why a task waits: answers that Python code has given before, found by address
+ *   numbers.c   numbers for things, names of tasks
+ *   watch.c     steps that run for long
  *   stacks.c    where a task is suspended
  *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
  *
@@ -100,7 +102,7 @@ static inline void records_add_object(Records *self, uint8_t type, int64_t time,
 PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count);
 
 /* trio's Task, by the places of its slots. */
-enum slot { COUNTER, ABORT_FUNC, SLEEP_DATA, NEXT_SEND, CORO, SLOTS_USED };
+enum slot { COUNTER, ABORT_FUNC, SLEEP_DATA, NEXT_SEND, CORO, NAME, PARENT_NURSERY, SLOTS_USED };
 extern PyTypeObject *task_type;
 extern Py_ssize_t task_slot[SLOTS_USED];
 
@@ -121,6 +123,21 @@ int reason_known(PyObject *task, int64_t *reason, int64_t *object);     /* wheth
 int64_t number_known(PyObject *thing);                                  /* 0: ask Python */
 extern PyMethodDef reason_methods[];
 int reasons_init(void);
+
+void answers_remember(const void *thing, int64_t number, int64_t reason);
+void answers_forget(const void *thing);
+
+/* numbers.c */
+int64_t number_of(PyObject *thing);
+PyObject *origin_of(PyObject *task, int64_t *parent);
+extern PyMethodDef number_methods[];
+int numbers_init(void);
+
+/* watch.c */
+int64_t *watch_cell(int *index);             /* where a run says when its step began; NULL: there is none left */
+void watch_in_main(int index);
+void watch_release(int index);
+extern PyMethodDef watch_methods[];
 
 /* hooks.c */
 int hooks_init(void);

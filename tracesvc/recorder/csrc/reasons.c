@@ -32,6 +32,15 @@ int64_t number_known(PyObject *thing) {
     return a->thing == thing ? a->number : 0;
 }
 
+void answers_remember(const void *thing, int64_t number, int64_t reason) {
+    answers[place(thing, ANSWERS)] = (answer){thing, number, reason};
+}
+
+void answers_forget(const void *thing) {
+    answer *a = &answers[place(thing, ANSWERS)];
+    if (a->thing == thing) a->thing = NULL;
+}
+
 static PyObject *cell_of(PyObject *closure, int i) {                    /* borrowed */
     if (!closure || !PyTuple_Check(closure) || i < 0 || i >= PyTuple_GET_SIZE(closure)) return NULL;
     PyObject *cell = PyTuple_GET_ITEM(closure, i);
@@ -50,7 +59,7 @@ int reason_known(PyObject *task, int64_t *reason, int64_t *object) {
     case CONSTANT: return 1;
     case OBJECT_IN_CELL:
         thing = cell_of(closure, r->cell);
-        return thing && (*object = number_known(thing)) != 0;
+        return thing && (*object = number_of(thing)) != 0;
     case STATE_IN_CELL:
         thing = cell_of(closure, r->cell);
         thing = thing ? PyObject_GetAttr(thing, str_state) : NULL;
@@ -58,7 +67,7 @@ int reason_known(PyObject *task, int64_t *reason, int64_t *object) {
             PyErr_Clear();
             return 0;
         }
-        *object = number_known(thing);
+        *object = number_of(thing);
         Py_DECREF(thing);        /* the channel has it */
         return *object != 0;
     case FILE_DESCRIPTOR: {
@@ -104,7 +113,7 @@ static PyObject *remember(PyObject *module, PyObject *args) {
     PyObject *thing;
     long long number, reason;
     if (!PyArg_ParseTuple(args, "OLL", &thing, &number, &reason)) return NULL;
-    answers[place(thing, ANSWERS)] = (answer){thing, number, reason};
+    answers_remember(thing, number, reason);
     Py_RETURN_NONE;
 }
 
@@ -113,8 +122,7 @@ static PyObject *forget(PyObject *module, PyObject *address) {
     (void)module;
     const void *thing = PyLong_AsVoidPtr(address);
     if (!thing && PyErr_Occurred()) return NULL;
-    answer *a = &answers[place(thing, ANSWERS)];
-    if (a->thing == thing) a->thing = NULL;
+    answers_forget(thing);
     Py_RETURN_NONE;
 }
 
