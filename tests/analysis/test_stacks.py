@@ -1,5 +1,7 @@
 """Where tasks wait, by the stacks that a trace has of long waits."""
 
+import time
+
 import trio
 from trio.testing import MockClock
 
@@ -46,6 +48,16 @@ def test_why_and_tasks_and_sql_say_where_a_task_waits():
 
     rows = query(read(data), f"select kind, stack from stacks where task = {main.task}").rows
     assert ("wait", "\n".join(main.stack)) in rows
+
+
+def test_a_stall_says_what_ran():
+    async def main():
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            pass
+
+    (stall,) = stalls(read(trace(main).data), 250_000_000).stalls
+    assert stall.place.startswith("test_a_stall_says_what_ran.<locals>.main (test_stacks.py:")
 
 
 def test_without_stacks_there_is_no_place():

@@ -11,7 +11,7 @@ import numpy as np
 from tracesvc.events import Frames, StepStack, TaskStack
 from tracesvc.model.replay import Part
 
-__all__ = ["Stacks", "lines", "place"]
+__all__ = ["Stacks", "StacksAround", "lines", "place"]
 
 TRIO: Final = ("/trio/", "/outcome/")
 """in the files whose frames say how a task waits, and not where"""
@@ -45,7 +45,15 @@ class Stacks:
                 frames = part.columns.stacks[int(table.stack[i])]
                 if frames:
                     row = int(table.time[i]), frames
-                    self._found.setdefault(int(table.task[i]), []).append(row)
+                    self._keep(self._found.setdefault(int(table.task[i]), []), row)
+
+    def _keep(self, known: list[tuple[int, Frames]], row: tuple[int, Frames]) -> None:
+        known.append(row)
+
+    def forget(self, tasks: Collection[int]) -> None:
+        """They are asked for no more."""
+        for task in tasks:
+            self._found.pop(task, None)
 
     def of(self, task: int, start: int, end: int) -> Frames:
         """The last stack of a task that was taken in an interval, its ends included; () where there is none."""
@@ -54,6 +62,21 @@ class Stacks:
             return ()
         i = bisect_left(known, end + 1, key=lambda row: row[0]) - 1
         return known[i][1] if i >= 0 and known[i][0] >= start else ()
+
+
+class StacksAround(Stacks):
+    """Keeps of each task the last stack up to a time, and the first after it."""
+
+    def __init__(self, at: int | None) -> None:
+        """``at``: ns; None: the end of the trace."""
+        super().__init__()
+        self._at = at
+
+    def _keep(self, known: list[tuple[int, Frames]], row: tuple[int, Frames]) -> None:
+        if self._at is None or row[0] <= self._at:
+            known[:] = [row]
+        elif not known or known[-1][0] <= self._at:
+            known.append(row)
 
 
 def place(frames: Frames) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracesvc.analysis.stacks import Stacks, lines, place
+from tracesvc.analysis.stacks import StacksAround, lines, place
 from tracesvc.events import Reason
 from tracesvc.model.lives import Lives
 from tracesvc.model.phases import BY_SNAPSHOT, NAMELESS, UNKNOWN, Phases
@@ -95,7 +95,7 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
     lives: list[Lives] = []
     regions: list[Pieces] = []
     gaps = 0
-    stacks = Stacks()
+    stacks = StacksAround(at)
     for part in replay.parts():
         stacks.add(part)
         here = part.phases.take(_touching(part.phases, at))
@@ -107,6 +107,7 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
         if at is not None:
             then |= part.lives.end > at
         lives.append(part.lives.take(then))
+        stacks.forget(part.lives.take(~then).task.tolist())
         regions.append(part.regions.take(_open(part.regions, at)))
         gaps += sum(at is None or gap.time <= at for gap in part.gaps)
     known = Lives.join(lives)
