@@ -25,6 +25,9 @@ autodoc_typehints = "description"
 # Types of other projects cannot be looked up without the network; our own must resolve.
 nitpick_ignore_regex = [("py:.*", r"(trio|collections|contextlib|typing|pathlib|os)\..*")]
 
+# In "Raises" they stand as one catches them, without their module.
+nitpick_ignore = [("py:exc", name) for name in ("FormatError", "NotFoundError", "QueryError")]
+
 
 def setup(app):
     """The diagram of states: forges draw it, here it stands as text above its table."""

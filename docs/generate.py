@@ -1,6 +1,6 @@
-"""Writes ``docs/events.md`` from the tables in the code: ``python -m docs.generate``, in the root of the repository.
+"""Writes ``events.md`` and ``tables.md`` from the code: ``python -m docs.generate``, in the root of the repository.
 
-A test compares the committed page with what this makes, so the page cannot say anything else than the code does.
+A test compares the committed pages with what this makes, so they cannot say anything else than the code does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from tracesvc.events import (
     WakeCause,
 )
 from tracesvc.model import states
+from tracesvc.model.schema import TABLES
 
-__all__ = ["PAGE", "page"]
+__all__ = ["PAGE", "TABLES_PAGE", "page", "tables_page"]
 
 PAGE: Final = Path(__file__).with_name("events.md")
+TABLES_PAGE: Final = Path(__file__).with_name("tables.md")
 
 HOLDS: Final = {
     "attributes": "map of text to nil, bool, number, text or bytes; nil: none",
@@ -115,6 +117,26 @@ def page() -> str:
     return "\n".join(parts)
 
 
+TABLES_HEAD: Final = """\
+<!-- made by docs/generate.py from tracesvc/model/schema.py -->
+# Tables
+
+What `tracesvc query` asks, and what columnar exports contain. Times are ns of the trace's clock, durations ns. The
+numbers of tasks, spans and regions are not used again within a process; 0 means none. `int` is a 64-bit integer,
+`float` a double.
+The SQL that the examples use is plain: it runs on any engine that has the tables.
+"""
+
+
+def tables_page() -> str:
+    """The page of the tables."""
+    parts = [TABLES_HEAD]
+    for name, columns in TABLES.items():
+        rows = ((_code(c.name), c.type, c.meaning) for c in columns)
+        parts += [f"## {name}\n", _table(("column", "type", "meaning"), rows)]
+    return "\n".join(parts)
+
+
 def _event(event: type[Event]) -> tuple[str, ...]:
     meaning = " ".join(inspect.cleandoc(event.__doc__ or "").replace("``", "`").split())
     fields = ", ".join(_code(field.name) for field in event.fields)
@@ -158,3 +180,4 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    TABLES_PAGE.write_text(tables_page(), encoding="utf-8")

@@ -40,7 +40,16 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
     "model": (set(), {"numpy"}),
-    "model/columns.py": ({"numpy"}, set()),  # loaded only when columns are asked for
+    "model/columns.py": (
+        {"numpy"},
+        set(),
+    ),  # loaded only when columns are asked for, as those below
+    "model/phases.py": ({"numpy"}, set()),
+    "model/pieces.py": ({"numpy"}, set()),
+    "model/lives.py": ({"numpy"}, set()),
+    "model/replay.py": ({"numpy"}, set()),
+    "model/tables.py": ({"numpy"}, set()),
+    "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"msgpack"}, {"numpy", "pyarrow"}),
     "store": ({"trio", "msgpack"}, {"nats", "obstore", "pyarrow"}),

@@ -113,7 +113,7 @@ def test_without_an_end_mark_nothing_is_claimed_beyond_the_last_event_of_a_run()
 def test_chunks_and_batches_of_any_size_give_the_same_sums(monkeypatch):
     stream = program(3, events=4000, runs=3, generations=5)
     whole = summarize(read(stream.data)).as_dict()
-    monkeypatch.setattr("tracesvc.analysis.survey.CHUNK", 1)
+    monkeypatch.setattr("tracesvc.model.walk.CHUNK", 1)
     assert summarize(read(stream.data)).as_dict() == whole
 
 

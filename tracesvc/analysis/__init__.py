@@ -1,4 +1,8 @@
-"""Questions asked of a trace. Needs NumPy: ``pip install 'tracesvc[analysis]'``."""
+"""Questions asked of a trace. Needs NumPy: ``pip install 'tracesvc[analysis]'``.
+
+Each question is a function of a `tracesvc.model.Trace`, and its answer has ``as_dict()`` for JSON.  None of them
+fails on a trace that is damaged or has gaps: the answer says what is missing.
+"""
 
 try:
     import numpy as np  # noqa: F401
@@ -7,6 +11,37 @@ except ImportError as exc:
         "the analysis of traces needs NumPy: pip install 'tracesvc[analysis]'"
     ) from exc
 
+from tracesvc.analysis.diff import Diff, Thresholds, diff
+from tracesvc.analysis.latency import Latencies, Of, latencies
+from tracesvc.analysis.lint import Finding, Limits, Lints, lint
+from tracesvc.analysis.query import Answer, QueryError, query
+from tracesvc.analysis.stalls import Stalls, stalls
 from tracesvc.analysis.summary import Summary, summarize
+from tracesvc.analysis.tree import Tree, tasks_at
+from tracesvc.analysis.why import NotFoundError, Why, why, why_window
 
-__all__ = ["Summary", "summarize"]
+__all__ = [
+    "Answer",
+    "Diff",
+    "Finding",
+    "Latencies",
+    "Limits",
+    "Lints",
+    "NotFoundError",
+    "Of",
+    "QueryError",
+    "Stalls",
+    "Summary",
+    "Thresholds",
+    "Tree",
+    "Why",
+    "diff",
+    "latencies",
+    "lint",
+    "query",
+    "stalls",
+    "summarize",
+    "tasks_at",
+    "why",
+    "why_window",
+]

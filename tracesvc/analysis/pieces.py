@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tracesvc.analysis.quantiles import Durations, Quantiles
 from tracesvc.events import (
@@ -18,6 +22,9 @@ from tracesvc.events import (
     ThreadStart,
 )
 from tracesvc.model.columns import Columns, Table
+from tracesvc.model.order import order_of
+
+Integers: TypeAlias = NDArray[np.int64]
 
 __all__ = ["Annotated", "Annotations", "Calls", "Collections", "Gc", "GcGeneration", "ThreadCalls"]
 
@@ -37,6 +44,7 @@ class Annotated:
 
 @dataclass(slots=True)
 class _Name:
+    place: int
     count: int = 0
     open: int = 0
     durations: Durations = field(default_factory=Durations)
@@ -47,8 +55,11 @@ class Annotations:
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
-        self._open: dict[int, tuple[int, _Name]] = {}
-        self._early: dict[int, int] = {}
+        self._list: list[_Name] = []
+        self._open: Integers = np.zeros((3, 0), np.int64)
+        """id, begin and place in the list of names"""
+        self._early: Integers = np.zeros((2, 0), np.int64)
+        """id and time of ends that came before their begin"""
 
     def add_spans(self, columns: Columns) -> None:
         """The spans of a chunk."""
@@ -60,53 +71,52 @@ class Annotations:
         begin, end = columns.of(RegionBegin), columns.of(RegionEnd)
         self._add(columns, begin, begin.region, end, end.region)
 
-    def _name(self, name: str) -> _Name:
+    def _place(self, name: str) -> int:
         known = self._names.get(name)
         if known is None:
-            known = self._names[name] = _Name()
-        return known
+            known = self._names[name] = _Name(len(self._list))
+            self._list.append(known)
+        return known.place
 
     def _add(self, columns: Columns, begin: Table, begun: Any, end: Table, ended: Any) -> None:
         if not len(begin) and not len(end):
             return
-        open_, early = self._open, self._early
-        names = {i: self._name(columns.strings[i]) for i in set(begin.name.tolist())}
-        for number, time, i in zip(
-            begun.tolist(), begin.time.tolist(), begin.name.tolist(), strict=True
-        ):
-            name = names[i]
-            name.count += 1
-            if early and number in early:
-                name.durations.add(max(0, early.pop(number) - time))
-            else:
-                open_[number] = time, name
-        for number, time in zip(ended.tolist(), end.time.tolist(), strict=True):
-            found = open_.pop(number, None)
-            if found is not None:
-                duration = time - found[0]
-                found[1].durations.add(max(0, duration))
-            elif len(early) < MAX_EARLY:
-                early[number] = time
-        for name in self._names.values():
-            name.durations.fold()
+        counts = np.bincount(begin.name)
+        places = np.zeros(len(counts), np.int64)
+        for i in np.flatnonzero(counts).tolist():
+            places[i] = self._place(columns.strings[i])
+            self._list[places[i]].count += int(counts[i])
+        names = places[begin.name]
+        opens = np.hstack((self._open, np.stack((begun, begin.time, names))))
+        ends = np.hstack((self._early, np.stack((ended, end.time))))
+        _, at, until = np.intersect1d(opens[0], ends[0], return_indices=True)
+        durations, names = np.maximum(ends[1, until] - opens[1, at], 0), opens[2, at]
+        order = order_of(names)
+        durations, names = durations[order], names[order]
+        bounds = np.flatnonzero(np.diff(names, prepend=-1, append=-1)).tolist()
+        for low, high in pairwise(bounds):
+            self._list[int(names[low])].durations.extend(durations[low:high])
+        self._open = np.delete(opens, at, axis=1)
+        self._early = np.delete(ends, until, axis=1)[:, -MAX_EARLY:]
 
     def adopt(self, rows: Sequence[tuple[int, int, str]]) -> None:
         """What is open, by a snapshot: (id, ns of its begin, name).
 
         What had begun and is not in it has ended in a gap, nobody knows when: it counts, and has no duration.
         """
-        before, self._open = self._open, {}
+        before, known = set(self._open[0].tolist()), []
         for number, since, text in rows:
-            name = self._name(text)
+            place = self._place(text)
             if number not in before:
-                name.count += 1
-            self._open[number] = since, name
-        self._early.clear()
+                self._list[place].count += 1
+            known.append((number, since, place))
+        self._open = np.array(known, np.int64).reshape(-1, 3).T
+        self._early = self._early[:, :0]
 
     def result(self) -> dict[str, Annotated]:
         """By name, the most time first."""
-        for _, name in self._open.values():
-            name.open += 1
+        for place, count in enumerate(np.bincount(self._open[2]).tolist()):
+            self._list[place].open += count
         found = {
             text: Annotated(name.count, name.open, name.durations.quantiles())
             for text, name in self._names.items()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Durations", "Quantiles"]
 
@@ -46,6 +47,11 @@ class Durations:
         """call it for each duration; `fold` now and then"""
         self._counted: Counter[int] = Counter()
         self._total = self._max = 0
+
+    def extend(self, durations: NDArray[np.int64]) -> None:
+        """Many at once."""
+        self.kept.frombytes(np.ascontiguousarray(durations, np.int64).tobytes())
+        self.fold()
 
     def fold(self) -> None:
         """Bound the memory: count what is too much to keep."""

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tracesvc.analysis.loops import Loop, together
-from tracesvc.analysis.losses import Broken, Lost
 from tracesvc.analysis.pieces import Annotated, Gc, ThreadCalls
 from tracesvc.analysis.survey import Survey
 from tracesvc.analysis.tasks import Step, TaskTime
 from tracesvc.analysis.values import CounterValues, Logs
 from tracesvc.events import EVENTS
+from tracesvc.model.losses import Broken, Lost
 from tracesvc.model.reader import Trace
 
 __all__ = ["OWN", "Summary", "summarize"]
@@ -109,18 +109,18 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
     """
     survey = Survey(trace)
     survey.run()
-    loops = survey.loops.result(survey.runs(), survey.tasks.longest)
+    loops = survey.loops.result(survey.walk.runs(), survey.tasks.longest)
     session, stalls = trace.session, survey.tasks.stalls
-    begin = 0 if survey.began is None else survey.began
+    begin = 0 if survey.walk.began is None else survey.walk.began
     return Summary(
         session=None if session is None else session.id,
         source={} if session is None else session.source,
         started=None if session is None else session.started,
         begin=begin,
-        duration=max(0, survey.ended - begin),
+        duration=max(0, survey.walk.ended - begin),
         ended=trace.end is not None,
         bytes=trace.offset + trace.pending,
-        generations=survey.generations,
+        generations=survey.walk.generations,
         events=survey.types.total(),
         types={_type(number): count for number, count in sorted(survey.types.items())},
         tasks=survey.tasks.result(survey.ends, own=lambda name: not own and name.startswith(OWN)),
@@ -133,10 +133,10 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
         threads=survey.calls.result(),
         counters=survey.counters.result(),
         logs=survey.messages.result(),
-        losses=survey.books.lost,
-        missing=survey.books.missing,
-        damage=survey.books.damage,
-        damaged_bytes=survey.books.damaged_bytes,
+        losses=survey.walk.books.lost,
+        missing=survey.walk.books.missing,
+        damage=survey.walk.books.damage,
+        damaged_bytes=survey.walk.books.damaged_bytes,
     )
 
 

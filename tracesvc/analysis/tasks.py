@@ -26,6 +26,7 @@ from tracesvc.events import (
 )
 from tracesvc.format.records import TaskRow
 from tracesvc.model.columns import Columns
+from tracesvc.model.order import order_of
 
 __all__ = ["NAMELESS", "Step", "TaskTime", "TaskTimes"]
 
@@ -89,7 +90,7 @@ class _Carried:
     task: Integers
     proc: Integers
     time: Integers
-    state: Integers
+    state: NDArray[Any]
     name: Integers
 
     def take(self, where: Any) -> _Carried:
@@ -128,6 +129,8 @@ class TaskTimes:
         self._count = np.zeros(1, np.int64)
         self._steps = np.zeros(1, np.int64)
         self._longest: dict[int, Step] = {}
+        self._records: Integers = np.zeros(0, np.int64)
+        """by name: how long the longest step was"""
         self._keep = stalls
         self.stalls: list[Step] = []
         """the longest steps, the longest first"""
@@ -156,8 +159,7 @@ class TaskTimes:
     def add(self, columns: Columns) -> None:
         """The events of a chunk."""
         n = len(columns)
-        task, state = np.zeros(n, np.int64), np.full(n, NO_EVENT, np.int64)
-        name = np.full(n, -1, np.int64)
+        task, state = np.empty(n, np.int64), np.full(n, NO_EVENT, np.int8)
         for event, after in _AFTER:
             table = columns.of(event)
             state[table.index] = after
@@ -167,63 +169,89 @@ class TaskTimes:
             strange = (reason < 0) | (reason >= len(Reason))
             state[table.index] = BLOCKED + np.where(strange, int(Reason.PARKED), reason)
             task[table.index] = table.task
+        index = np.flatnonzero(state != NO_EVENT)
+        if not len(index):
+            return
+        name = np.full(len(index), -1, np.int64)
         created = columns.of(TaskCreate)
         if len(created):
             used, places = np.unique(created.name, return_inverse=True)
             ids = np.array([self._id(columns.strings[i]) for i in used.tolist()], np.int64)
-            name[created.index] = ids[places]
-        index = np.flatnonzero(state != NO_EVENT)
-        if not len(index):
-            return
-        self._grow()
-        np.add.at(self._count, name[created.index], 1)
-        news = _Carried(task, columns.proc, columns.time, state, name).take(index)
-        self._play(self._live.with_(news), len(self._live.task))
+            name[np.searchsorted(index, created.index)] = ids[places.reshape(-1)]
+            self._grow()
+            np.add.at(self._count, ids[places.reshape(-1)], 1)
+        procs = {batch.proc for batch in columns.batches}
+        proc = columns.proc[index] if len(procs) > 1 else np.full(len(index), min(procs))
+        news = _Carried(task[index], proc, columns.time[index], state[index], name)
+        self._play(self._live.with_(news), len(self._live.task), procs)
 
-    def _play(self, rows: _Carried, carried: int) -> None:
+    def _play(self, rows: _Carried, carried: int, procs: set[int]) -> None:
         """Rows in order of time for every task; the first ``carried`` of them are known already."""
-        order = np.argsort(rows.task, kind="stable")
-        rows = rows.take(order)
-        same = rows.task[1:] == rows.task[:-1]
-        first = np.concatenate(([True], ~same))
-        names = rows.name[first]
+        order = order_of(rows.task)
+        task, time, state = (values[order] for values in (rows.task, rows.time, rows.state))
+        same = task[1:] == task[:-1]
+        first = np.flatnonzero(np.concatenate(([True], ~same)))
+        names = rows.name[order[first]]
         # No creation and not carried over: it happened in a gap.
         orphans = names < 0
         self._count[0] += int(orphans.sum())
         names = np.where(orphans, 0, names)
-        rows.name = names[np.cumsum(first) - 1]
-        begins = (rows.state == RUNNING) & (order >= carried)
-        self._steps += np.bincount(rows.name[begins], minlength=len(self._steps))
-        spent = np.maximum(rows.time[1:] - rows.time[:-1], 0)
-        over = np.flatnonzero(same & (rows.state[:-1] >= 0))
-        self._spend(rows.name[over], rows.state[over], spent[over])
-        steps = over[rows.state[over] == RUNNING]
-        self._note_steps(rows, steps, spent[steps])
-        last = np.concatenate((~same, [True]))
-        self._live = rows.take(last & (rows.state != DEAD))
+        name = np.repeat(names, np.diff(first, append=len(task)))
+        runs = state == RUNNING
+        begins = runs & (order >= carried)
+        self._steps += np.bincount(name[begins], minlength=len(self._steps))
+        spent = np.maximum(time[1:] - time[:-1], 0)
+        over = np.flatnonzero(same & (state[:-1] >= 0))
+        self._spend(name[over], state[over], spent[over])
+        # What each row is of is looked up only where it is needed: these are all the events there are.
+        steps = np.flatnonzero(same & runs[:-1])
+        sorted_ = _Carried(task, rows.proc, time, state, name)
+        self._note_steps(sorted_, order, steps, spent[steps], procs)
+        last = np.flatnonzero(np.concatenate((~same, [True])) & (state != DEAD))
+        self._live = _Carried(
+            task[last], rows.proc[order[last]], time[last], state[last], name[last]
+        )
 
     def _spend(self, names: Integers, states: Integers, spent: Integers) -> None:
+        # Sums of doubles would not be exact.
         np.add.at(self._time.reshape(-1), names * STATES + states, spent)
 
-    def _note_steps(self, rows: _Carried, steps: Integers, spent: Integers) -> None:
+    def _note_steps(
+        self, rows: _Carried, order: Any, steps: Any, spent: Integers, runs: set[int]
+    ) -> None:
+        """Keep the longest; of nearly all steps it is seen at once that they are none of them."""
         if not len(steps):
             return
+        names = rows.name[steps]
+        if len(self._records) < len(self._names):
+            more = np.full(2 * len(self._names) - len(self._records), -1, np.int64)
+            self._records = np.concatenate((self._records, more))
+        top = self.stalls[-1].duration if len(self.stalls) >= self._keep else -1
+        known_runs = [self.longest[proc].duration for proc in runs if proc in self.longest]
+        least = min(known_runs) if len(known_runs) == len(runs) else -1
+        news = (spent > self._records[names]) | (spent > min(top, least))
+        chosen = np.flatnonzero(news)
+        if not len(chosen):
+            return
+        chosen = chosen[np.argsort(-spent[chosen], kind="stable")]
 
         def step(i: int) -> Step:
-            at = steps[i]
+            at, place = int(steps[i]), int(order[steps[i]])
             name = self._names[int(rows.name[at])]
             return Step(
-                int(spent[i]), int(rows.time[at]), int(rows.task[at]), name, int(rows.proc[at])
+                int(spent[i]), int(rows.time[at]), int(rows.task[at]), name, int(rows.proc[place])
             )
 
-        order = np.argsort(-spent, kind="stable")
-        top = [step(i) for i in order[: self._keep].tolist()]
-        self.stalls = sorted(self.stalls + top, key=lambda s: (-s.duration, s.time))[: self._keep]
-        for keys, known in ((rows.name[steps], self._longest), (rows.proc[steps], self.longest)):
-            found, where = np.unique(keys[order], return_index=True)
-            for key, i in zip(found.tolist(), order[where].tolist(), strict=True):
+        first = [step(i) for i in chosen[: self._keep].tolist()]
+        self.stalls = sorted(self.stalls + first, key=lambda s: (-s.duration, s.time))[: self._keep]
+        procs = rows.proc[order[steps[chosen]]]
+        for keys, known in ((names[chosen], self._longest), (procs, self.longest)):
+            found, where = np.unique(keys, return_index=True)
+            for key, i in zip(found.tolist(), chosen[where].tolist(), strict=True):
                 if key not in known or known[key].duration < int(spent[i]):
                     known[key] = step(i)
+        for key, longest in self._longest.items():
+            self._records[key] = longest.duration
 
     # --- gaps ------------------------------------------------------------------------------------
 

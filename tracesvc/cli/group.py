@@ -12,6 +12,13 @@ __all__ = ["group"]
 COMMANDS: Final = {
     "run": "Trace an unmodified program.",
     "summary": "What a trace says: tasks, spans, the loop, losses.",
+    "why": "Why a span took so long, across tasks and wake-ups.",
+    "tasks": "The tree of tasks at an instant.",
+    "stalls": "Long steps, and the tasks that they delayed.",
+    "latency": "Histograms of spans, regions, tasks, steps, waits.",
+    "lint": "Problems that a trace shows by itself.",
+    "diff": "What became slower from one trace to another.",
+    "query": "SQL over the tables of a trace.",
     "tail": "Events as they come, from a file or a service.",
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",

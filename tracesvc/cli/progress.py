@@ -63,6 +63,9 @@ class _File:
         self._bar(len(data))
         return data
 
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
 
 @contextmanager
 def watched(path: str | Path) -> Iterator[BinaryIO]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,10 +26,10 @@ def command(source: str, as_json: bool, own: bool) -> None:
     collections, thread calls, counters, logs; and what is missing.
     """
     from tracesvc.analysis import summarize
-    from tracesvc.model.reader import read
+    from tracesvc.cli.sources import opened
 
-    with _opened(source) as file:
-        summary = summarize(read(file), own=own)
+    with opened(source) as trace:
+        summary = summarize(trace, own=own)
     if as_json:
         import json
 
@@ -40,21 +38,6 @@ def command(source: str, as_json: bool, own: bool) -> None:
         from tracesvc.cli.tables import make_console
 
         render(summary, make_console())
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[BinaryIO]:
-    from tracesvc.cli.progress import watched
-    from tracesvc.cli.remote import Service, is_url, split
-
-    if not is_url(source):
-        with watched(source) as file:
-            yield file
-        return
-    url, session = split(source)
-    service = Service(url)
-    with service.opened(service.choose(session)) as file:
-        yield file
 
 
 def render(summary: Summary, console: Console) -> None:

@@ -1,0 +1,237 @@
+"""`why`: what a span, or a stretch of time, was spent on, across tasks and wake-ups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracesvc.analysis.account import Group, account, sentence
+from tracesvc.analysis.path import Kind, Stretch, critical_path
+from tracesvc.analysis.window import load
+from tracesvc.model.pieces import OPEN, SPANS, ById, Pieces
+from tracesvc.model.reader import Trace
+from tracesvc.model.walk import Chunk, Opens, Walk
+from tracesvc.model.words import duration
+
+__all__ = ["NotFoundError", "Why", "why", "why_window"]
+
+
+class NotFoundError(LookupError):
+    """The trace has no such span, or nothing ran in the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The account of one span, or of a window of time.  Times are ns by the clock of the trace."""
+
+    what: str
+    """``span`` or ``window``"""
+    name: str
+    """of the span"""
+    span: int
+    """number of the span; 0: a window"""
+    task: int
+    """in which the span began; of a window: the one it is followed back from"""
+    task_name: str
+    start: int
+    end: int
+    open: bool
+    """whether the span had not ended when the trace did"""
+    attributes: dict[str, Any] | None
+    rank: int
+    """how many spans of the same name took longer"""
+    count: int
+    """how many spans of the same name have ended"""
+    path: list[Stretch]
+    """in order of time; the parts add up to the duration"""
+    groups: list[Group]
+    """the same, by what it was; the totals add up to the duration"""
+    gaps: bool
+    """whether events are missing within it"""
+
+    @property
+    def duration(self) -> int:
+        """ns."""
+        return self.end - self.start
+
+    @property
+    def unknown(self) -> int:
+        """ns of which nothing is known."""
+        return _unknown(self.path)
+
+    @property
+    def text(self) -> str:
+        """All of it in a sentence."""
+        what = f"span {self.name} ({self.span})" if self.span else "the window"
+        took = "has taken" if self.open else "took"
+        said = sentence(self.groups)
+        return f"{what} {took} {duration(self.duration)}" + (f": {said}" if said else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "what": self.what,
+            "name": self.name,
+            "span": self.span,
+            "task": self.task,
+            "task_name": self.task_name,
+            "start": self.start,
+            "end": self.end,
+            "duration": self.duration,
+            "open": self.open,
+            "attributes": self.attributes,
+            "rank": self.rank,
+            "count": self.count,
+            "text": self.text,
+            "gaps": self.gaps,
+            "unknown": self.unknown,
+            "groups": [group.as_dict() for group in self.groups],
+            "path": [stretch.as_dict() for stretch in self.path],
+        }
+
+
+def _unknown(path: list[Stretch]) -> int:
+    return sum(
+        _unknown(s.parts) if s.parts else s.duration * (s.kind is Kind.UNKNOWN) for s in path
+    )
+
+
+def why(trace: Trace, span: str | int | None = None) -> Why:
+    """Explain a span.
+
+    ::
+
+        with tracesvc.read("app.trace") as trace:
+            print(why(trace, "checkout").text)
+
+    The trace is read twice: for the span, and for what happened meanwhile.  Memory goes with the latter.
+
+    Args:
+        trace: From `tracesvc.read`, of something that can seek; it is read from the front.
+        span: A name: the slowest of that name; a number: that one; None: the slowest of all.
+
+    Raises:
+        NotFoundError: There is no such span.
+        FormatError: It is not a trace.
+        OSError: It cannot be read.
+    """
+    trace.rewind()
+    spans, end_of_trace = _spans(trace, span)
+    if not len(spans):
+        which = "no span" if span is None else f"no span {span!r}"
+        raise NotFoundError(f"the trace has {which}")
+    ended = spans.end != OPEN
+    until = np.where(ended, spans.end, np.maximum(end_of_trace, spans.begin))
+    lengths = until - spans.begin
+    candidates = np.flatnonzero(ended) if ended.any() else np.arange(len(spans))
+    i = int(candidates[np.argmax(lengths[candidates])])
+    start, end, task = int(spans.begin[i]), int(until[i]), int(spans.task[i])
+    trace.rewind()
+    window = load(trace, start, end)
+    last = int(spans.end_task[i]) if ended[i] else task
+    if window.proc(last) is None and window.proc(task) is not None:
+        last = task  # ended by a thread, or outside every task
+    path = critical_path(window, last, start, end)
+    rank, count = _rank(trace, spans, i, span)
+    return Why(
+        what="span",
+        name=str(spans.name[i]),
+        span=int(spans.id[i]),
+        task=task,
+        task_name=window.name(task) if task else "",
+        start=start,
+        end=end,
+        open=not ended[i],
+        attributes=spans.attributes[i],
+        rank=rank,
+        count=count,
+        path=path,
+        groups=account(path),
+        gaps=window.gaps,
+    )
+
+
+def _rank(trace: Trace, spans: Pieces, i: int, wanted: str | int | None) -> tuple[int, int]:
+    """How many spans of the same name took longer than one, and how many there are."""
+    name, length = str(spans.name[i]), int(spans.end[i] - spans.begin[i])
+    if isinstance(wanted, int):
+        trace.rewind()
+        spans, _ = _spans(trace, name)
+    same = (spans.end != OPEN) & (spans.name == name)
+    lengths = (spans.end - spans.begin)[same]
+    return int((lengths > length).sum()), int(same.sum())
+
+
+def why_window(trace: Trace, start: int, end: int, task: int | None = None) -> Why:
+    """Explain a stretch of time: what led to what happened at its end.
+
+    Args:
+        trace: From `tracesvc.read`, of something that can seek; it is read from the front.
+        start: ns by the clock of the trace.
+        end: ns by the clock of the trace.
+        task: Whose time it is; None: that of the task whose step was the last one.
+
+    Raises:
+        ValueError: ``end`` is before ``start``.
+        NotFoundError: No task ran in the window, or ``task`` did not live in it.
+        FormatError: It is not a trace.
+        OSError: It cannot be read.
+    """
+    if end < start:
+        raise ValueError(f"end ({end}) is before start ({start})")
+    trace.rewind()
+    window = load(trace, start, end)
+    if task is None:
+        found = window.last_step(start, end)
+        if found is None:
+            raise NotFoundError("no task ran in that time")
+        task = found[0]
+    elif window.proc(task) is None:
+        raise NotFoundError(f"task {task} did not live in that time")
+    path = critical_path(window, task, start, end)
+    return Why(
+        what="window",
+        name="",
+        span=0,
+        task=task,
+        task_name=window.name(task),
+        start=start,
+        end=end,
+        open=False,
+        attributes=None,
+        rank=0,
+        count=0,
+        path=path,
+        groups=account(path),
+        gaps=window.gaps,
+    )
+
+
+def _spans(trace: Trace, wanted: str | int | None) -> tuple[Pieces, int]:
+    """The spans asked for, and ns of the end of the trace."""
+    maker, found = ById(*SPANS), []
+    walk = Walk(trace)
+
+    def keep(spans: Pieces) -> None:
+        if isinstance(wanted, str):
+            spans = spans.take(spans.name == wanted)
+        elif wanted is not None:
+            spans = spans.take(spans.id == wanted)
+        if len(spans):
+            found.append(spans)
+
+    for piece in walk:
+        match piece:
+            case Chunk(columns):
+                keep(maker.add(columns))
+            case Opens(spans, _, text):
+                rows = [
+                    (s.span, s.parent, s.task, s.since, text(s.name), s.attributes) for s in spans
+                ]
+                # What has ended in a gap has no duration to explain.
+                if wanted in maker.adopt(rows).id.tolist():
+                    raise NotFoundError(f"the end of span {wanted} is among events that were lost")
+    keep(maker.rest())
+    return Pieces.join(found), walk.ended

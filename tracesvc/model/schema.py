@@ -1,0 +1,145 @@
+"""The schema of a trace as relational tables, column by column; its page in the documentation is made from it.
+
+Times and durations are ns, times by the clock of the trace.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["TABLES", "Column"]
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    name: str
+    type: str
+    """``int``, ``float``, ``text`` or ``bool``"""
+    meaning: str
+
+
+TABLES: Final[dict[str, tuple[Column, ...]]] = {
+    "events": (
+        Column("time", "int", "when it happened"),
+        Column("proc", "int", "its writer"),
+        Column("seq", "int", "its number among the events of that writer"),
+        Column("type", "text", "see [Events](events.md)"),
+        Column("task", "int", "the task it is about"),
+        Column("parent", "int", "of a new task: the owner of its nursery; of a span: its parent"),
+        Column("nursery", "int", "of a new task"),
+        Column("waker", "int", "who woke the task; 0: I/O or a timer"),
+        Column("cause", "text", "what woke it, see [Events](events.md#causes-of-waking)"),
+        Column("reason", "text", "why the task waits"),
+        Column("object", "int", "what it waits for"),
+        Column("span", "int", "number of a span"),
+        Column("region", "int", "number of a region"),
+        Column(
+            "name", "text", "of a task, span, region, counter, proc; function of a thread's call"
+        ),
+        Column("value", "float", "of a counter"),
+    ),
+    "tasks": (
+        Column("task", "int", "its number"),
+        Column("name", "text", ""),
+        Column("entry", "text", "function and place"),
+        Column("proc", "int", "the run it lives in"),
+        Column("parent", "int", "owner of its nursery; 0: none, or not known"),
+        Column("nursery", "int", "the nursery it is in"),
+        Column("created", "int", "NULL: not in the trace"),
+        Column("ended", "int", "NULL: it lives, or its end is not in the trace"),
+        Column("lost", "bool", "whether its end is among the events that were lost"),
+    ),
+    "steps": (
+        Column("task", "int", ""),
+        Column("task_name", "text", ""),
+        Column("proc", "int", "the run"),
+        Column("start", "int", ""),
+        Column("end", "int", ""),
+        Column("duration", "int", ""),
+        Column(
+            "ended_by", "text", "`step_yield`, `step_block`, `task_exit`; NULL: not in the trace"
+        ),
+    ),
+    "waits": (
+        Column("task", "int", ""),
+        Column("task_name", "text", ""),
+        Column("proc", "int", "the run"),
+        Column("start", "int", ""),
+        Column("end", "int", "for one that has not ended: where the trace ends"),
+        Column("duration", "int", ""),
+        Column("reason", "text", "see [Events](events.md#reasons-for-waiting)"),
+        Column("object", "int", "what it waits for; 0: no number"),
+        Column("waker", "int", "who ended it; 0: I/O, a timer; NULL: it has not ended"),
+        Column("cause", "text", "what ended it; NULL: it has not ended, or the trace does not say"),
+        Column("ended", "bool", "whether it has ended"),
+    ),
+    "runnable": (
+        Column("task", "int", ""),
+        Column("task_name", "text", ""),
+        Column("proc", "int", "the run"),
+        Column("start", "int", "when it became runnable"),
+        Column("end", "int", "when its step began"),
+        Column("duration", "int", "how long it was in the run queue"),
+        Column("waker", "int", "who woke it; 0: I/O, a timer, itself, or it is new"),
+    ),
+    "spans": (
+        Column("span", "int", "its number"),
+        Column("parent", "int", "0: none"),
+        Column("name", "text", ""),
+        Column("task", "int", "in which it began"),
+        Column("end_task", "int", "in which it ended; NULL: it is open"),
+        Column("proc", "int", "where it began; NULL: not in the trace"),
+        Column("start", "int", ""),
+        Column("end", "int", "NULL: it is open, or its end was lost"),
+        Column("duration", "int", ""),
+        Column("attributes", "text", "JSON"),
+    ),
+    "regions": (
+        Column("region", "int", "its number"),
+        Column("name", "text", ""),
+        Column("task", "int", "its task"),
+        Column("proc", "int", "where it began; NULL: not in the trace"),
+        Column("start", "int", ""),
+        Column("end", "int", "NULL: it is open, or its end was lost"),
+        Column("duration", "int", ""),
+        Column("attributes", "text", "JSON"),
+    ),
+    "logs": (
+        Column("time", "int", ""),
+        Column("proc", "int", "its writer"),
+        Column("seq", "int", ""),
+        Column("task", "int", "0: none"),
+        Column("span", "int", "0: none"),
+        Column("level", "int", "as in Python's logging"),
+        Column("message", "text", ""),
+        Column("cut", "int", "characters that were cut off"),
+        Column("attributes", "text", "JSON"),
+    ),
+    "counters": (
+        Column("time", "int", ""),
+        Column("proc", "int", "its writer"),
+        Column("seq", "int", ""),
+        Column("name", "text", ""),
+        Column("value", "float", ""),
+        Column("task", "int", "0: none"),
+    ),
+    "stacks": (
+        Column("time", "int", "when it was looked at"),
+        Column("proc", "int", "its writer"),
+        Column("task", "int", "whose it is"),
+        Column("kind", "text", "`wait`: where it was suspended; `step`: what ran"),
+        Column("place", "text", "the innermost frame"),
+        Column("stack", "text", "all frames, `function (file:line)`, a line each, innermost first"),
+    ),
+    "losses": (
+        Column("proc", "int", "whose events they are"),
+        Column("first", "int", "sequence number"),
+        Column("last", "int", "sequence number"),
+        Column("events", "int", "how many"),
+        Column("cause", "text", "see [Events](events.md#causes-of-loss)"),
+        Column("start", "int", "none of them is older"),
+        Column("end", "int", "none of them is younger"),
+    ),
+}
+"""table -> its columns, in order"""
