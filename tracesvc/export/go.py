@@ -180,12 +180,11 @@ class _Writer:
 
     def _who(self, tasks: Any, *, wake: bool = False) -> Any:
         """The stack of each of these tasks, 0 for none."""
-        known = self._stack_of
+        used, places = np.unique(tasks, return_inverse=True)
+        ids = [self._stack_of.get(task, 0) for task in used.tolist()]
         if wake:
-            known = {}
-            for task in np.unique(tasks).tolist():
-                known[task] = self._tables.waking(self._stack_of.get(task, 0), WAKE)
-        return np.array([known.get(task, 0) for task in tasks.tolist()], np.int64)
+            ids = [self._tables.waking(number, WAKE) for number in ids]
+        return np.array(ids, np.int64)[places]
 
     def _block(self, moves: Moves, where: Any, stacks: Any) -> None:
         rows, reasons = self._rows, moves.x

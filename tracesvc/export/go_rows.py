@@ -144,8 +144,11 @@ class Rows:
         """The chunk as bytes."""
         if not self._parts:
             return b""
-        rows = np.concatenate(self._parts, axis=1)
-        rows = rows[:, np.argsort(rows[KEY], kind="stable")]
+        order = np.argsort(np.concatenate([part[KEY] for part in self._parts]), kind="stable")
+        rows = np.empty((8, len(order)), np.int64)
+        for field in range(8):
+            column = np.concatenate([part[field] for part in self._parts])
+            np.take(column, order, out=rows[field])
         self._in_order(rows)
         self._number(rows)
         change = np.flatnonzero(np.concatenate(([True], rows[PROC, 1:] != rows[PROC, :-1])))
@@ -189,7 +192,9 @@ class Rows:
     def _encode(self, rows: Integers, deltas: Integers, change: Integers) -> bytes:
         total = rows.shape[1] + len(change)
         # Batch headers stand before the records that begin a batch.
-        places = np.arange(rows.shape[1]) + np.searchsorted(change, np.arange(rows.shape[1]), "right")
+        shift = np.zeros(rows.shape[1], np.int64)
+        shift[change] = 1
+        places = np.arange(rows.shape[1]) + np.cumsum(shift)
         processors = np.array([self._processors[p] for p in rows[PROC, change].tolist()], np.int64)
         head = bytes([_BATCH | 1 << 6])
         groups = [

@@ -9,6 +9,7 @@ what the task was in before, and since when.  So whoever draws the states of tas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -91,6 +92,7 @@ def _tables() -> tuple[NDArray[np.bool_], Integers]:
     alive = [State.NEW, State.RUNNABLE, State.RUNNING, State.WAITING, UNKNOWN]
     legal[alive, GONE] = True
     after[LOST], after[GONE] = UNKNOWN, State.DEAD
+    legal[State.ABSENT, 0] = True  # what is carried over is no move
     return legal, after
 
 
@@ -99,9 +101,12 @@ LEGAL, AFTER = _tables()
 
 
 class Moves:
-    """Legal moves, in stored order; every attribute is an array with a value per move."""
+    """Legal moves, in stored order; every attribute is an array with a value per move.
 
-    def __init__(self, raw: Integers, known: Integers) -> None:
+    What was before a move is looked up when it is asked for: few formats need all of it.
+    """
+
+    def __init__(self, raw: Integers, table: Integers, before: Integers, first: Integers) -> None:
         self.index: Integers = raw[INDEX]
         """where in the `Columns` of the chunk; of a move that was put in, the event that it comes before; -1: any"""
         self.proc: Integers = raw[PROC]
@@ -112,24 +117,60 @@ class Moves:
         """CREATE: parent; WAIT, BLOCK: reason; RUNNABLE: waker"""
         self.y: Integers = raw[Y]
         """CREATE: nursery; WAIT, BLOCK: object"""
-        self.before: Integers = known[0]
-        """the state that the move ends"""
-        self.since: Integers = known[1]
-        """ns: when that state began"""
-        self.reason: Integers = known[2]
-        """what the task waited for in that state, if it did"""
-        self.object: Integers = known[3]
-        self.held: Integers = known[4]
-        """if the state before is UNKNOWN: the one before that"""
-        self.name: Integers = known[5]
-        """of the task, as an index into the strings of the `Columns`"""
-        self.entry: Integers = known[6]
-        self.parent: Integers = known[7]
-        self.waker: Integers = known[8]
-        """who had made it runnable, if the state before is RUNNABLE"""
+        self._table, self._before, self._first = table, before, first
 
     def __len__(self) -> int:
         return len(self.task)
+
+    def _was(self, field: int, nothing: int = 0) -> Integers:
+        values = self._table[field][self._before]
+        values[self._before < 0] = nothing
+        return values
+
+    @cached_property
+    def before(self) -> Integers:
+        """The state that the move ends."""
+        return self._was(_STATE, int(State.ABSENT))
+
+    @cached_property
+    def since(self) -> Integers:
+        """ns: when that state began; of a task that was not there, now."""
+        return np.where(self._before < 0, self.time, self._table[_TIME][self._before])
+
+    @cached_property
+    def reason(self) -> Integers:
+        """What the task waited for in that state, if it did."""
+        return self._was(_REASON)
+
+    @cached_property
+    def object(self) -> Integers:
+        """What exactly, as a number."""
+        return self._was(_OBJECT)
+
+    @cached_property
+    def held(self) -> Integers:
+        """If the state before is UNKNOWN: the one before that."""
+        return self._was(_HELD)
+
+    @cached_property
+    def waker(self) -> Integers:
+        """Who had made it runnable, if the state before is RUNNABLE."""
+        return self._was(_WAKER)
+
+    @cached_property
+    def name(self) -> Integers:
+        """Of the task, as an index into the strings of the `Columns`."""
+        return self._table[_NAME][self._first]
+
+    @cached_property
+    def entry(self) -> Integers:
+        """Of the task, likewise."""
+        return self._table[_ENTRY][self._first]
+
+    @cached_property
+    def parent(self) -> Integers:
+        """The task it is a child of."""
+        return self._table[_PARENT][self._first]
 
 
 def raw_moves(columns: Columns, synthetic: Sequence[Row] = ()) -> Integers:
@@ -164,7 +205,6 @@ def raw_moves(columns: Columns, synthetic: Sequence[Row] = ()) -> Integers:
 
 # rows of the table of live tasks
 _TASK, _PROC, _STATE, _TIME, _REASON, _OBJECT, _HELD, _NAME, _ENTRY, _PARENT, _WAKER = range(11)
-_KEPT: Final = (_STATE, _TIME, _REASON, _OBJECT, _HELD, _NAME, _ENTRY, _PARENT, _WAKER)
 
 
 class Lives:
@@ -188,29 +228,31 @@ class Lives:
 
     def play(self, raw: Integers) -> Moves:
         """Moves, each proc's in order of time; made legal where they are not."""
-        order, same, before, moves = self._sorted(raw)
-        if not (LEGAL[before, moves][order >= self._live.shape[1]].all() and self._in_turn(raw)):
+        order, same, legal = self._sorted(raw)
+        if not (legal and self._in_turn(raw)):
             from tracesvc.export.repair import repair
 
             count = raw.shape[1]
             raw = repair(raw, self.states(), self.running())
             self.repaired += abs(raw.shape[1] - count)
-            order, same, before, moves = self._sorted(raw)
-        return self._advance(raw, order, same, before)
+            order, same, _ = self._sorted(raw)
+        return self._advance(raw, order, same)
 
-    def _sorted(self, raw: Integers) -> tuple[Any, Any, Integers, Integers]:
-        """Order by task, whether each is of the same task as the one before, the state before, the move."""
+    def _sorted(self, raw: Integers) -> tuple[Any, Any, bool]:
+        """Order by task, whether each is of the same task as the one before, and whether all moves are legal."""
         carried = self._live.shape[1]
         tasks = np.concatenate((self._live[_TASK], raw[TASK]))
+        if 0 <= tasks.min(initial=0) and tasks.max(initial=0) < 1 << 32:
+            tasks = tasks.astype(np.uint32)
         order = np.argsort(tasks, kind="stable")
         tasks = tasks[order]
         same = np.zeros(len(tasks), np.bool_)
         same[1:] = tasks[1:] == tasks[:-1]
         after = np.concatenate((self._live[_STATE], AFTER[raw[MOVE]]))[order]
         before = np.zeros(len(tasks), np.int64)
-        before[1:] = np.where(same[1:], after[:-1], State.ABSENT)
+        before[1:] = after[:-1] * same[1:]
         moves = np.concatenate((np.zeros(carried, np.int64), raw[MOVE]))[order]
-        return order, same, before, moves
+        return order, same, bool(LEGAL[before, moves].all())
 
     def _in_turn(self, raw: Integers) -> bool:
         """Whether in each proc steps begin and end in turn."""
@@ -232,7 +274,7 @@ class Lives:
             for proc, begin in zip(procs[first].tolist(), begins[first].tolist(), strict=True)
         )
 
-    def _advance(self, raw: Integers, order: Any, same: Any, before: Integers) -> Moves:
+    def _advance(self, raw: Integers, order: Any, same: Any) -> Moves:
         carried, n = self._live.shape[1], raw.shape[1]
         move = raw[MOVE]
         rows = np.zeros((11, carried + n), np.int64)
@@ -241,33 +283,29 @@ class Lives:
         new[_TASK], new[_PROC], new[_TIME] = raw[TASK], raw[PROC], raw[TIME]
         new[_STATE] = AFTER[move]
         waits = (move == WAIT) | (move == BLOCK)
-        new[_REASON], new[_OBJECT] = raw[X] * waits, raw[Y] * waits
+        np.multiply(raw[X], waits, out=new[_REASON])
+        np.multiply(raw[Y], waits, out=new[_OBJECT])
         new[_NAME], new[_ENTRY] = raw[NAME], raw[ENTRY]
-        new[_PARENT] = raw[X] * (move == CREATE)
-        new[_WAKER] = raw[X] * (move == RUNNABLE)
-        rows = rows[:, order]
+        np.multiply(raw[X], move == CREATE, out=new[_PARENT])
+        np.multiply(raw[X], move == RUNNABLE, out=new[_WAKER])
+        # For each row, where the one before of the same task is, and the first one.
+        earlier = np.full(carried + n, -1, np.int64)
+        earlier[order[1:]] = np.where(same[1:], order[:-1], -1)
+        starts = np.flatnonzero(~same)
+        lengths = np.diff(np.append(starts, carried + n))
+        first = np.empty(carried + n, np.int64)
+        first[order] = np.repeat(order[starts], lengths)
+        lost = np.flatnonzero(move == LOST) + carried
+        if len(lost):
+            for field, of in ((_HELD, _STATE), (_REASON, _REASON), (_OBJECT, _OBJECT)):
+                rows[field, lost] = rows[of, earlier[lost]]
+        last = order[np.append(starts[1:], carried + n) - 1] if len(starts) else starts
+        last = last[rows[_STATE, last] != State.DEAD]
+        self._live = rows[:, last]
         # A task's name is told once, by the first of its rows.
-        places = np.arange(carried + n)
-        first = np.maximum.accumulate(np.where(same, 0, places))
         for field in (_NAME, _ENTRY, _PARENT):
-            rows[field] = rows[field][first]
-        lost = np.flatnonzero((rows[_STATE] == UNKNOWN) & same & (before != UNKNOWN))
-        lost = lost[order[lost] >= carried]
-        rows[_HELD, lost] = before[lost]
-        rows[_REASON, lost], rows[_OBJECT, lost] = rows[_REASON, lost - 1], rows[_OBJECT, lost - 1]
-        known = np.zeros((len(_KEPT), carried + n), np.int64)
-        known[:, 1:] = np.where(same[1:], rows[_KEPT, :-1], 0)
-        known[0] = before
-        known[1] = np.where(same, known[1], rows[_TIME])
-        for i, field in ((5, _NAME), (6, _ENTRY), (7, _PARENT)):
-            known[i] = rows[field]
-        told = np.empty((len(_KEPT), n), np.int64)
-        ours = order >= carried
-        told[:, order[ours] - carried] = known[:, ours]
-        last = np.ones(carried + n, np.bool_)
-        last[:-1] = ~same[1:]
-        self._live = rows[:, last & (rows[_STATE] != State.DEAD)]
-        return Moves(raw, told)
+            self._live[field] = rows[field, first[last]]
+        return Moves(raw, rows, earlier[carried:], first[carried:])
 
     # --- moves that no event stands for ----------------------------------------------------------
 

@@ -15,16 +15,21 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Nested", "Part", "Raw", "Records", "join", "varint"]
+__all__ = ["Nested", "Part", "Raw", "Records", "Some", "join", "varint"]
 
 Integers: TypeAlias = NDArray[np.int64]
-Part: TypeAlias = "bytes | NDArray[Any] | list[bytes] | Nested | Raw"
+Part: TypeAlias = "bytes | NDArray[Any] | list[bytes] | Nested | Raw | Some"
+BLOCK: Final = 4096
+"""records that are laid out together: what fits in the cache"""
 
+_SMALL: Final = [bytes([i]) for i in range(0x80)]
 _LIMITS: Final = [np.uint64(1 << 7 * i) for i in range(1, 10)]
 
 
 def varint(value: int) -> bytes:
     """One number; a negative one as the unsigned 64-bit number with the same bits."""
+    if 0 <= value < 0x80:
+        return _SMALL[value]
     value &= (1 << 64) - 1
     out = bytearray()
     while value >= 0x80:
@@ -35,10 +40,10 @@ def varint(value: int) -> bytes:
 
 
 class Nested:
-    """Parts that are preceded by the number of their bytes."""
+    """Parts that are preceded by ``tag``, if there is one, and by the number of their bytes."""
 
-    def __init__(self, *parts: Part) -> None:
-        self.parts = parts
+    def __init__(self, *parts: Part, tag: bytes = b"") -> None:
+        self.parts, self.tag = parts, tag
 
 
 class Raw:
@@ -48,10 +53,21 @@ class Raw:
         self.values = values if values.ndim == 2 else values.reshape(-1, 1)
 
 
+class Some:
+    """Rows of bytes, like `Raw`, that only some of the records have."""
+
+    def __init__(self, where: NDArray[np.bool_], values: NDArray[np.uint8]) -> None:
+        self.where, self.values = where, values
+
+
 class _Literal:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.widths: Any = len(data)
+        self.room = len(data)
+
+    def fill(self, block: Any, mask: Any, rows: slice) -> None:
+        block[:] = np.frombuffer(self._data, np.uint8)
 
     def write(self, out: NDArray[np.uint8], at: Integers) -> None:
         for i, byte in enumerate(self._data):
@@ -62,6 +78,10 @@ class _Bytes:
     def __init__(self, raw: Raw) -> None:
         self._values = raw.values
         self.widths: Any = raw.values.shape[1]
+        self.room = raw.values.shape[1]
+
+    def fill(self, block: Any, mask: Any, rows: slice) -> None:
+        block[:] = self._values[rows]
 
     def write(self, out: NDArray[np.uint8], at: Integers) -> None:
         for i in range(self._values.shape[1]):
@@ -80,6 +100,25 @@ class _Numbers:
                     break
                 widths += self._values >= limit
             self.widths = widths
+        self.room = int(np.max(self.widths, initial=1))
+        self._least = int(np.min(self.widths, initial=10))
+
+    def fill(self, block: Any, mask: Any, rows: slice) -> None:
+        values = self._values[rows]
+        if self.room == 1:
+            block[:, 0] = values
+            return
+        widths = self.widths[rows]
+        for i in range(self.room):
+            if i + 1 < self._least:
+                block[:, i] = values | np.uint64(0x80)
+            elif i + 1 == self.room:
+                block[:, i] = values
+            else:
+                block[:, i] = (values & np.uint64(0x7F)) | ((widths > i + 1) * np.uint64(0x80))
+            if i >= self._least:
+                mask[:, i] = widths > i
+            values = values >> np.uint64(7)
 
     def write(self, out: NDArray[np.uint8], at: Integers) -> None:
         if self._highest < 0x80:
@@ -98,10 +137,31 @@ class _Numbers:
             values = values >> np.uint64(7)
 
 
+class _Some:
+    def __init__(self, some: Some) -> None:
+        self._where = some.where
+        self._values = some.values
+        self.room = some.values.shape[1]
+        self.widths: Any = some.where * np.int64(self.room)
+
+    def fill(self, block: Any, mask: Any, rows: slice) -> None:
+        block[:] = self._values[rows]
+        mask[:] = self._where[rows, None]
+
+    def write(self, out: NDArray[np.uint8], at: Integers) -> None:
+        for i in range(self.room):
+            out[at[self._where] + i] = self._values[self._where, i]
+
+
 class _Texts:
     def __init__(self, texts: list[bytes]) -> None:
         self._texts = texts
         self.widths: Any = np.array([len(text) for text in texts], np.int64)
+        self.room = int(self.widths.max(initial=0))
+
+    def fill(self, block: Any, mask: Any, rows: slice) -> None:
+        mask[:] = np.arange(self.room) < self.widths[rows, None]
+        block[mask] = np.frombuffer(b"".join(self._texts[rows]), np.uint8)
 
     def write(self, out: NDArray[np.uint8], at: Integers) -> None:
         for text, place in zip(self._texts, at.tolist(), strict=True):
@@ -122,6 +182,8 @@ class Records:
         total: Any = 0
         for part in parts:
             if isinstance(part, Nested):
+                if part.tag:
+                    total = total + self._add([part.tag])
                 place = len(self._parts)
                 inner = self._add(part.parts)
                 sizes = np.broadcast_to(np.asarray(inner, np.int64), self.widths.shape)
@@ -137,12 +199,31 @@ class Records:
                 made = _Texts(part)
             elif isinstance(part, Raw):
                 made = _Bytes(part)
+            elif isinstance(part, Some):
+                made = _Some(part)
             else:
                 made = _Numbers(part)
             self._parts.append(made)
             self.widths += made.widths
             total = total + made.widths
         return total
+
+    def tobytes(self) -> bytes:
+        """All of them, one after the other."""
+        room = sum(part.room for part in self._parts)
+        done = []
+        for start in range(0, len(self.widths), BLOCK):
+            rows = slice(start, start + BLOCK)
+            widths = self.widths[rows]
+            block = np.empty((len(widths), room), np.uint8)
+            mask = np.ones((len(widths), room), np.bool_)
+            at = 0
+            for part in self._parts:
+                there = slice(at, at + part.room)
+                part.fill(block[:, there], mask[:, there], rows)
+                at += part.room
+            done.append(block[mask].tobytes() if (widths != room).any() else block.tobytes())
+        return b"".join(done)
 
     def write(self, out: NDArray[np.uint8], at: Integers) -> None:
         """Put each record where ``at`` says."""
