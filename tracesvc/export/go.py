@@ -1,11 +1,11 @@
 """``go 1.11 trace``: for ``go tool trace``.
 
-A task is a goroutine, a proc is a P, a span is a user task, a region a user region, a log entry a user log.  What a task
-waits for decides how its goroutine blocks (`BLOCKS`).  Garbage collections, and what was lost (as user logs of the
+A task is a goroutine, a proc is a P, a span is a user task, a region a user region, a log entry a user log.  What a
+task waits for decides how its goroutine blocks (`BLOCKS`).  Garbage collections, and what was lost (as user logs of the
 category ``tracesvc.lost``), are told by a P of their own at the end of the file.
 
-The order of records is the one that Go 1.19 and later parsers both accept: the tasks that lived already, the first step,
-Gomaxprocs twice, the body; at the end GoSched for what still runs, ProcStop, Frequency, strings, stacks.
+The order of records is the one that Go 1.19 and later parsers both accept: the tasks that lived already, the first
+step, Gomaxprocs twice, the body; at the end GoSched for what still runs, ProcStop, Frequency, strings, stacks.
 """
 
 from __future__ import annotations
@@ -155,8 +155,18 @@ class _Writer:
         waited = unsure & (held == State.WAITING)
         # What the file believes of a task is what was known before the gap.
         doubled = (move == WAIT) & unsure & ~waited
-        add("GoWaiting", (move == WAIT) & (before == State.NEW) & (moves.x != Reason.THREAD), 2, task)
-        add("GoInSyscall", (move == WAIT) & (before == State.NEW) & (moves.x == Reason.THREAD), 2, task)
+        add(
+            "GoWaiting",
+            (move == WAIT) & (before == State.NEW) & (moves.x != Reason.THREAD),
+            2,
+            task,
+        )
+        add(
+            "GoInSyscall",
+            (move == WAIT) & (before == State.NEW) & (moves.x == Reason.THREAD),
+            2,
+            task,
+        )
         wakes = (move == RUNNABLE) & ((before == State.WAITING) | waited)
         woken = wakes | ((move == START) & waited)
         called = moves.reason == Reason.THREAD
@@ -242,8 +252,20 @@ class _Writer:
         starts, ends = chunk.columns.of(GcStart), chunk.columns.of(GcEnd)
         if len(starts) or len(ends):
             found = [
-                *zip(starts.index.tolist(), starts.proc.tolist(), starts.time.tolist(), [1] * len(starts), strict=True),
-                *zip(ends.index.tolist(), ends.proc.tolist(), ends.time.tolist(), [0] * len(ends), strict=True),
+                *zip(
+                    starts.index.tolist(),
+                    starts.proc.tolist(),
+                    starts.time.tolist(),
+                    [1] * len(starts),
+                    strict=True,
+                ),
+                *zip(
+                    ends.index.tolist(),
+                    ends.proc.tolist(),
+                    ends.time.tolist(),
+                    [0] * len(ends),
+                    strict=True,
+                ),
             ]
             for _, proc, time, begins in sorted(found):
                 if begins:
@@ -267,7 +289,9 @@ class _Writer:
         rows, moves = self._rows, chunk.moves
         starts = np.flatnonzero(moves.move == START)
         procs, first = np.unique(moves.proc[starts], return_index=True)
-        for proc, at in sorted(zip(procs.tolist(), starts[first].tolist(), strict=True), key=lambda x: x[1]):
+        for proc, at in sorted(
+            zip(procs.tolist(), starts[first].tolist(), strict=True), key=lambda x: x[1]
+        ):
             if not rows.started(proc):
                 rows.start(proc, self._thread(proc), moves, at)
                 self._runs.add(proc)

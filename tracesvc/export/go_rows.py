@@ -25,7 +25,14 @@ SUBS: Final = 8
 _BATCH: Final = BY_NAME["Batch"].number
 _SEQ: Final = {
     BY_NAME[name].number
-    for name in ("GoCreate", "GoWaiting", "GoInSyscall", "GoStartLocal", "GoUnblockLocal", "GoSysExit")
+    for name in (
+        "GoCreate",
+        "GoWaiting",
+        "GoInSyscall",
+        "GoStartLocal",
+        "GoUnblockLocal",
+        "GoSysExit",
+    )
 }
 """what raises the sequence number of a goroutine"""
 _SYS_EXIT: Final = BY_NAME["GoSysExit"].number
@@ -35,10 +42,11 @@ def encode(name: str, *values: int, tail: bytes | None = None) -> bytes:
     """One record; of a timed one the first value is the ticks since the one before."""
     body = b"".join(map(varint, values))
     number = BY_NAME[name].number
-    if len(values) <= 3:
-        head = bytes([number | (len(values) - 1) << 6])
-    else:
-        head = bytes([number | 0xC0]) + varint(len(body))
+    head = (
+        bytes([number | len(values) - 1 << 6])
+        if len(values) <= 3
+        else bytes([number | 192]) + varint(len(body))
+    )
     return head + body + (b"" if tail is None else varint(len(tail)) + tail)
 
 
@@ -92,10 +100,7 @@ class Rows:
 
     def mark(self, mark: Mark, name: int, stack: int) -> None:
         """A region begins or ends."""
-        if mark.after:
-            key = int(self._keys[mark.index]) + 3
-        else:
-            key = (mark.index + 1) * self._step
+        key = int(self._keys[mark.index]) + 3 if mark.after else (mark.index + 1) * self._step
         mode = 0 if mark.begins else 1
         self._add_one("UserRegion", key, mark.proc, mark.time, 0, mode, name, stack)
 
@@ -117,7 +122,9 @@ class Rows:
             if batch.proc not in self._started and not is_run(batch.proc):
                 self._started.add(batch.proc)
                 time = int(columns.time[at])
-                self._add_one("ProcStart", (at + 1) * self._step - 1, batch.proc, time, thread(batch.proc))
+                self._add_one(
+                    "ProcStart", (at + 1) * self._step - 1, batch.proc, time, thread(batch.proc)
+                )
             at += batch.count
 
     def stop(self, stops: Table) -> None:
@@ -127,8 +134,7 @@ class Rows:
         self.events("ProcStop", stops, where=where)
 
     def _add_one(self, name: str, key: int, proc: int, time: int, *values: int) -> None:
-        columns = [np.array([value]) for value in (key, proc, time)]
-        self._add(name, *columns, [np.array([value]) for value in values])
+        self._add(name, np.array([key]), np.array([proc]), np.array([time]), values)
 
     def _add(self, name: str, key: Any, proc: Any, time: Any, values: Sequence[Any]) -> None:
         rows = np.zeros((8, len(key)), np.int64)
@@ -197,9 +203,7 @@ class Rows:
         places = np.arange(rows.shape[1]) + np.cumsum(shift)
         processors = np.array([self._processors[p] for p in rows[PROC, change].tolist()], np.int64)
         head = bytes([_BATCH | 1 << 6])
-        groups = [
-            (places[change] - 1, Records(len(change), head, processors, rows[TIME, change]))
-        ]
+        groups = [(places[change] - 1, Records(len(change), head, processors, rows[TIME, change]))]
         for number in np.unique(rows[TYPE]).tolist():
             at = np.flatnonzero(rows[TYPE] == number)
             groups.append((places[at], self._records(number, rows[:, at], deltas[at])))

@@ -1,4 +1,4 @@
-"""The string and stack tables of a Go trace: what a task is called, and what it did last, as stacks of one or two frames."""
+"""The string and stack tables of a Go trace: what a task is called, and what it did last, in one or two frames."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class Tables:
         """Id of a text; 0 for the empty one."""
         return self._strings.setdefault(text, len(self._strings) + 1) if text else 0
 
-    def stacks(self, codes: Any, names: Integers, entries: Integers, strings: list[str]) -> Integers:
+    def stacks(
+        self, codes: Any, names: Integers, entries: Integers, strings: list[str]
+    ) -> Integers:
         """Ids of the stacks that tell of tasks with these names and entries what ``codes`` says."""
         keys = (entries * (1 << 24) + names) * CODES + codes
         used, places = np.unique(keys, return_inverse=True)

@@ -29,6 +29,7 @@ from tracesvc.model.columns import Columns
 from tracesvc.model.states import TABLE, State
 
 __all__ = [
+    "BLOCK",
     "CREATE",
     "EXIT",
     "GONE",
@@ -38,7 +39,6 @@ __all__ = [
     "UNKNOWN",
     "WAIT",
     "YIELD",
-    "BLOCK",
     "Lives",
     "Moves",
     "raw_moves",
@@ -123,8 +123,12 @@ class Moves:
         return len(self.task)
 
     def _was(self, field: int, nothing: int = 0) -> Integers:
-        values = self._table[field][self._before]
+        values: Integers = self._table[field][self._before]
         values[self._before < 0] = nothing
+        return values
+
+    def _of_first(self, field: int) -> Integers:
+        values: Integers = self._table[field][self._first]
         return values
 
     @cached_property
@@ -160,17 +164,17 @@ class Moves:
     @cached_property
     def name(self) -> Integers:
         """Of the task, as an index into the strings of the `Columns`."""
-        return self._table[_NAME][self._first]
+        return self._of_first(_NAME)
 
     @cached_property
     def entry(self) -> Integers:
         """Of the task, likewise."""
-        return self._table[_ENTRY][self._first]
+        return self._of_first(_ENTRY)
 
     @cached_property
     def parent(self) -> Integers:
         """The task it is a child of."""
-        return self._table[_PARENT][self._first]
+        return self._of_first(_PARENT)
 
 
 def raw_moves(columns: Columns, synthetic: Sequence[Row] = ()) -> Integers:
@@ -242,7 +246,7 @@ class Lives:
         """Order by task, whether each is of the same task as the one before, and whether all moves are legal."""
         carried = self._live.shape[1]
         tasks = np.concatenate((self._live[_TASK], raw[TASK]))
-        if 0 <= tasks.min(initial=0) and tasks.max(initial=0) < 1 << 32:
+        if tasks.min(initial=0) >= 0 and tasks.max(initial=0) < 1 << 32:
             tasks = tasks.astype(np.uint32)
         order = np.argsort(tasks, kind="stable")
         tasks = tasks[order]
@@ -321,9 +325,7 @@ class Lives:
                 rows.append(_synthetic(proc, at, LOST, task))
         return rows
 
-    def adopt(
-        self, proc: int, tasks: Iterable[tuple[TaskRow, int, int]], time: int
-    ) -> list[Row]:
+    def adopt(self, proc: int, tasks: Iterable[tuple[TaskRow, int, int]], time: int) -> list[Row]:
         """A snapshot of a run tells what its tasks are in; each comes with its name and entry.
 
         Believed of the tasks whose state is not known; for the others their own events have spoken.

@@ -17,7 +17,9 @@ Integers: TypeAlias = NDArray[np.int64]
 class Paired:
     """What has ended in a chunk: arrays of equal length."""
 
-    def __init__(self, proc: Integers, begin: Integers, end: Integers, what: Integers, at: Integers):
+    def __init__(
+        self, proc: Integers, begin: Integers, end: Integers, what: Integers, at: Integers
+    ):
         self.proc = proc
         self.begin = begin
         """ns"""

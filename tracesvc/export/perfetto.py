@@ -1,8 +1,8 @@
 """Perfetto's protobuf format: for ui.perfetto.dev and ``trace_processor``.
 
 Tracks: one per task with a slice for each state it was in, one per run (a thread) with the steps in it, one per span;
-regions lie on a track below their task's.  A wake-up is an instant of the waker with a flow to the runnable slice that it
-began.  What was lost is a slice on a track of its own, and stands in the statistics of the trace.
+regions lie on a track below their task's.  A wake-up is an instant of the waker with a flow to the runnable slice that
+it began.  What was lost is a slice on a track of its own, and stands in the statistics of the trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tracesvc.events import (
     ThreadStart,
 )
 from tracesvc.export import perfetto_proto as proto
-from tracesvc.export.lives import CREATE, RUNNABLE, UNKNOWN
+from tracesvc.export.lives import CREATE, RUNNABLE
 from tracesvc.export.pairs import Paired, Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, ProcInfo, Replay
 from tracesvc.export.report import Exported
@@ -63,9 +63,7 @@ _FIXED: Final = {
     **{_WAITS + r: f"waiting: {r.name.lower().replace('_', ' ')}" for r in Reason},
     **{_GC_NAMES + g: f"garbage collection, generation {g}" for g in range(3)},
 }
-_STATE_NAMES: Final = np.array(
-    [0, _RUNNABLE, _RUNNING, _WAITS, 0, _RUNNABLE, _UNKNOWN], np.int64
-)
+_STATE_NAMES: Final = np.array([0, _RUNNABLE, _RUNNING, _WAITS, 0, _RUNNABLE, _UNKNOWN], np.int64)
 """state -> name; of a waiting one the reason is added"""
 _PARENT: Final = proto.int_field(5, _PROCESS_TRACK)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -128,14 +126,18 @@ class _Writer:
         created = np.flatnonzero(moves.move == CREATE)
         data = [
             proto.track(task * KINDS + TASK, _PROCESS_TRACK, strings[name] or NAMELESS)
-            for task, name in zip(moves.task[created].tolist(), moves.name[created].tolist(), strict=True)
+            for task, name in zip(
+                moves.task[created].tolist(), moves.name[created].tolist(), strict=True
+            )
         ]
         for proc in {*np.unique(moves.proc).tolist(), *(b.proc for b in chunk.columns.batches)}:
             if proc and self._is_new(proc * KINDS + RUN):
                 info = self._replay.procs.get(proc, ProcInfo(int(ProcKind.RUN), f"proc {proc}", 0))
                 # Two runs may share a thread, one after the other: the proc is what tells them apart.
                 name = f"{info.name or 'run'} {proc}"
-                data.append(proto.thread_track(proc * KINDS + RUN, self._pid, (1 << 24) + proc, name))
+                data.append(
+                    proto.thread_track(proc * KINDS + RUN, self._pid, (1 << 24) + proc, name)
+                )
         self._out(b"".join(data))
 
     def _is_new(self, uuid: int) -> bool:
@@ -207,7 +209,9 @@ class _Writer:
         self._report.written["flow"] += len(at)
         self._report.written["instant"] += len(at)
         flow = Raw(_flow(b"\xf9\x02", moves.task[at], moves.time[at]))
-        self._packets(moves.time[at], INSTANT, moves.x[at] * KINDS + TASK, bytes([0x50, _WAKE]), flow)
+        self._packets(
+            moves.time[at], INSTANT, moves.x[at] * KINDS + TASK, bytes([0x50, _WAKE]), flow
+        )
 
     # --- what begins and ends in turn ------------------------------------------------------------
 
@@ -219,7 +223,9 @@ class _Writer:
         waits = self._io.take(columns.of(IoWaitStart), columns.of(IoWaitEnd))
         self._lie(waits, RUN, np.full(len(waits), _IO))
         collections = self._gc.take(columns.of(GcStart), columns.of(GcEnd), "generation")
-        self._lie(collections, GC, _GC_NAMES + np.clip(collections.what, 0, 2), "garbage collection")
+        self._lie(
+            collections, GC, _GC_NAMES + np.clip(collections.what, 0, 2), "garbage collection"
+        )
         calls = self._calls.take(columns.of(ThreadStart), columns.of(ThreadEnd), "function")
         self._lie(calls, RUN, self._names(calls.what, columns.strings))
 
@@ -276,7 +282,7 @@ class _Writer:
     ) -> None:
         """Packets with a name and attributes of their own."""
         self._report.written["slice" if kind == BEGIN else "instant"] += len(time)
-        encoded = [proto.annotations(one) for one in attributes]
+        encoded = [proto.debug_annotations(one) for one in attributes]
         self._packets(time, kind, tracks, b"\xba\x01", Nested(names), *more, encoded)
 
     def _ends(self, tracks: Integers, time: Integers) -> None:
@@ -309,10 +315,10 @@ class _Writer:
 
 
 def _loss(uuid: int, time: int, name: str, count: int) -> bytes:
-    """Begin (with a name) or end of a gap; in a sequence of its own, for the mark makes Perfetto forget the state of it."""
+    """Begin (with a name) or end of a gap; in a sequence of its own, for the mark makes Perfetto forget its state."""
     event = proto.int_field(9, BEGIN if name else END) + proto.int_field(11, uuid)
     if name:
-        event += proto.text_field(23, name) + proto.annotations({"events": count})
+        event += proto.text_field(23, name) + proto.debug_annotations({"events": count})
     clock = proto.int_field(58, proto.MONOTONIC)
     mark = proto.int_field(42, 1) if name else b""
     return proto.packet(

@@ -15,12 +15,12 @@ from tracesvc.export.wire import varint
 __all__ = [
     "CLEARED",
     "MONOTONIC",
-    "annotations",
     "bytes_field",
     "clock_snapshot",
     "counter_track",
-    "double_field",
+    "debug_annotations",
     "defaults",
+    "double_field",
     "int_field",
     "interned",
     "loss_stats",
@@ -109,7 +109,7 @@ def interned(names: Mapping[int, str]) -> bytes:
     return packet(bytes_field(12, b"".join(rows)))
 
 
-def annotations(attributes: Mapping[str, Any] | None) -> bytes:
+def debug_annotations(attributes: Mapping[str, Any] | None) -> bytes:
     """Attributes as fields of a TrackEvent."""
     if not attributes:
         return b""

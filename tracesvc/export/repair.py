@@ -1,6 +1,7 @@
-"""Moves that cannot follow one another, because events between them are missing, made legal; one by one, for it is rare.
+"""Moves that cannot follow one another, because events between them are missing, made legal.
 
-What is put in happens at the time of the event that needs it and takes no time; what says nothing new is left out.
+One by one, for it is rare.  What is put in happens at the time of the event that needs it and takes no time; what says
+nothing new is left out.
 """
 
 from __future__ import annotations

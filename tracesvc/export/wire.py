@@ -1,10 +1,10 @@
-"""Binary records, many at once: literal bytes, variable-length numbers and texts, put in place by NumPy.
+r"""Binary records, many at once: literal bytes, variable-length numbers and texts, put in place by NumPy.
 
 A *shape* is what all records of one kind have in common, a sequence of parts: ``bytes`` that each of them has, an array
 with a number for each (written as a varint: little-endian base 128), a list of texts (bytes), or a `Nested` shape,
 which is preceded by its length::
 
-    Records(n, b"\\x08", numbers, Nested(b"\\x12", other_numbers))
+    Records(n, b"\x08", numbers, Nested(b"\x12", other_numbers))
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Records:
 
 
 def join(groups: Sequence[tuple[Integers | slice, Records]], total: int) -> bytes:
-    """All ``total`` records of some groups, one after the other; with each group comes the place of each of its records."""
+    """All ``total`` records of some groups, one after the other; with a group come the places of its records."""
     widths = np.zeros(total, np.int64)
     for places, records in groups:
         widths[places] = records.widths
