@@ -37,7 +37,12 @@ def tool() -> str:
 def counts(path) -> Counter:
     """Events by type, as Go prints them."""
     done = subprocess.run(
-        [tool(), "-d", str(path)], capture_output=True, text=True, errors="replace", check=False, timeout=100
+        [tool(), "-d", str(path)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr[-500:]
     return Counter(re.findall(r"^\d+ (\w+) p=", done.stdout, re.MULTILINE))
@@ -53,7 +58,9 @@ def said(written) -> Counter:
 
 def profile(path, kind, directory) -> tuple[int, int]:
     """Sum of counts and of ns of one of the tool's profiles."""
-    done = subprocess.run([tool(), f"-pprof={kind}", str(path)], capture_output=True, check=False, timeout=100)
+    done = subprocess.run(
+        [tool(), f"-pprof={kind}", str(path)], capture_output=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     file = directory / f"{kind}.pb.gz"
     file.write_bytes(done.stdout)
@@ -64,7 +71,9 @@ def profile(path, kind, directory) -> tuple[int, int]:
 def raw(file) -> list[int]:
     """Sums of the columns of a profile."""
     go = require_program("go", package="golang-go")
-    done = subprocess.run([go, "tool", "pprof", "-raw", str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [go, "tool", "pprof", "-raw", str(file)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     body = done.stdout.split("Samples:\n", 1)[1].split("Locations", 1)[0].splitlines()[1:]
     rows = [

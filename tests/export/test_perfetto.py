@@ -8,11 +8,11 @@ import pytest
 from tests.export.conftest import damaged, end_of, events_of
 from tests.export.oracle import look
 from tests.export.perfetto_judge import query
+from tests.model.small import BEGIN, Small
 from tests.traces import program
 from tracesvc.events import Reason
 from tracesvc.export import export
 from tracesvc.format import compress
-from tests.model.small import BEGIN, Small
 
 SLICES = "select name, count(*) n, sum(dur) ns, sum(dur < 0) open from slice group by name"
 STATS = "select name, value from stats where value > 0 and severity != 'info'"
@@ -25,7 +25,9 @@ def test_slices_sums_and_flows_are_ours(tmp_path, request, which):
     data = source.data if which == "whole" else source.read_bytes()
     path = tmp_path / "a.pftrace"
     done = export(data, "perfetto", path)
-    slices, stats, flows, samples = query(path, SLICES, STATS, FLOWS, "select count(*) n from counter")
+    slices, stats, flows, samples = query(
+        path, SLICES, STATS, FLOWS, "select count(*) n from counter"
+    )
     found = look(events_of(data), end_of(data))
     by_name = {row["name"]: (row["n"], row["ns"]) for row in slices}
     assert sum(row["n"] for row in slices) == done.written["slice"] + done.written["instant"]
@@ -82,12 +84,20 @@ def test_chrome_json_is_imported_with_all_its_slices(tmp_path, request, which):
     phases = Counter(event["ph"] for event in loaded["traceEvents"])
     assert phases["X"] == done.written["slice"]
     assert {e["tid"] for e in loaded["traceEvents"] if e["ph"] == "X"}.isdisjoint({0, 1})
-    (rows,) = query(path, "select count(*) n from slice where category in ('state', 'step', 'lost')")
-    wanted = [e for e in loaded["traceEvents"] if e.get("cat") in ("state", "step", "lost") and e["ph"] == "X"]
+    (rows,) = query(
+        path, "select count(*) n from slice where category in ('state', 'step', 'lost')"
+    )
+    wanted = [
+        e
+        for e in loaded["traceEvents"]
+        if e.get("cat") in ("state", "step", "lost") and e["ph"] == "X"
+    ]
     assert rows == [{"n": len(wanted)}]
     if which == "whole":
         found = look(stream.events, end_of(stream.data))
-        (rows,) = query(path, "select name, sum(dur) ns from slice where category = 'state' group by name")
+        (rows,) = query(
+            path, "select name, sum(dur) ns from slice where category = 'state' group by name"
+        )
         assert {row["name"]: row["ns"] for row in rows}["running"] == found.total("running")
 
 

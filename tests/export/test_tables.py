@@ -1,12 +1,13 @@
 """Parquet, pprof, speedscope, CTF, OTLP, JSON lines and text: what others read in them is what is in the trace."""
 
-import datetime
+import datetime as dt
 import json
 import re
 import subprocess
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import duckdb
 import pytest
@@ -44,7 +45,9 @@ def test_duckdb_finds_the_models_totals_in_parquet(tmp_path, data):
     assert ask("select count(*), sum(ended - began) from {steps}") == [
         (found.count("running"), found.total("running"))
     ]
-    waits = ask("select reason, count(*), sum(ended - began) from {waits} where state = 'waiting' group by reason")
+    waits = ask(
+        "select reason, count(*), sum(ended - began) from {waits} where state = 'waiting' group by reason"
+    )
     assert {row[0]: row[1:] for row in waits} == {
         Reason(reason).name.lower().replace("_", " "): (len(ns), sum(ns))
         for (state, reason), ns in found.states.items()
@@ -70,9 +73,13 @@ def test_duckdb_finds_the_models_totals_in_parquet(tmp_path, data):
 
 def test_losses_are_a_table(tmp_path, lossy):
     done = export(lossy.data, "parquet", tmp_path / "tables")
-    rows = duckdb.sql(f"select proc, first, last, cause, began, ended from '{tmp_path}/tables/losses.parquet'")
+    rows = duckdb.sql(
+        f"select proc, first, last, cause, began, ended from '{tmp_path}/tables/losses.parquet'"
+    )
     causes = {1: "queue_full", 2: "no_reader"}
-    assert sorted(rows.fetchall()) == sorted((r[0], r[1], r[2], causes[r[3]], r[4], r[5]) for r in lossy.losses)
+    assert sorted(rows.fetchall()) == sorted(
+        (r[0], r[1], r[2], causes[r[3]], r[4], r[5]) for r in lossy.losses
+    )
     assert done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
 
 
@@ -140,7 +147,9 @@ def test_babeltrace_counts_our_losses(tmp_path, lossy):
 def babeltrace(directory):
     """Events by name, and how many were discarded."""
     program = require_program("babeltrace2", package="babeltrace2")
-    done = subprocess.run([program, str(directory)], capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        [program, str(directory)], capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr[-1000:]
     names = Counter(re.findall(r"^\[.*?\] \(.*?\) (?:\S+ )??(\w+): ", done.stdout, re.MULTILINE))
     return names, sum(map(int, re.findall(r"discarded (\d+) events?", done.stderr)))
@@ -170,12 +179,16 @@ def test_opentelemetry_decodes_the_spans(tmp_path, data):
         assert (len(span.trace_id), len(span.span_id)) == (16, 8)
         if span.parent_span_id in parents:
             assert parents[span.parent_span_id].trace_id == span.trace_id
-        spent = {a.key: a.value.int_value for a in span.attributes if a.key.startswith("tracesvc.") and "_ns" in a.key}
+        spent = {
+            a.key: a.value.int_value
+            for a in span.attributes
+            if a.key.startswith("tracesvc.") and "_ns" in a.key
+        }
         assert sum(spent.values()) <= span.end_time_unix_nano - span.start_time_unix_nano
     ends = {e.span: e.time for e in events if e.type == "span_end"}
     lasted = sum(ends.get(e.span, end_of(data)) - e.time for e in begun)
     assert sum(s.end_time_unix_nano - s.start_time_unix_nano for s in spans) == lasted
-    year = datetime.datetime.fromtimestamp(spans[0].start_time_unix_nano / 1e9, datetime.UTC).year
+    year = dt.datetime.fromtimestamp(spans[0].start_time_unix_nano / 1e9, dt.UTC).year
     assert year >= 2023
 
 
@@ -215,7 +228,7 @@ class Receiver(BaseHTTPRequestHandler):
     """An OTLP/HTTP receiver that is busy at first."""
 
     busy = 1
-    got: list = []
+    got: ClassVar[list] = []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -223,7 +236,10 @@ class Receiver(BaseHTTPRequestHandler):
             Receiver.busy -= 1
             self.send_response(503)
         else:
-            assert (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+            assert (self.path, self.headers["content-type"]) == (
+                "/v1/traces",
+                "application/x-protobuf",
+            )
             Receiver.got.append(ExportTraceServiceRequest.FromString(body))
             self.send_response(200)
         self.send_header("content-length", "0")
@@ -252,7 +268,10 @@ def test_spans_are_pushed_and_a_busy_receiver_is_asked_again(whole, receiver):
 
 
 def test_a_receiver_that_is_not_there_is_told_of(whole):
-    with Push("http://127.0.0.1:9", wait=0.001) as send, pytest.raises(OSError, match="cannot be reached"):
+    with (
+        Push("http://127.0.0.1:9", wait=0.001) as send,
+        pytest.raises(OSError, match="cannot be reached"),
+    ):
         export(whole.data, "otlp", send)
 
 
@@ -261,7 +280,9 @@ def test_every_event_is_a_line(tmp_path, data):
     events = events_of(data)
     export(data, "jsonl", tmp_path / "a.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert Counter(row["type"] for row in rows if row["type"].islower()) == Counter(e.type for e in events)
+    assert Counter(row["type"] for row in rows if row["type"].islower()) == Counter(
+        e.type for e in events
+    )
     assert [(r["time"], r["proc"], r["seq"]) for r in rows if "seq" in r] == [
         (e.time, e.proc, e.seq) for e in events
     ]
@@ -274,7 +295,9 @@ def test_every_event_is_a_line(tmp_path, data):
 def test_lines_say_what_is_lost_and_damaged(tmp_path, lossy):
     done = export(lossy.data, "jsonl", tmp_path / "a.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    lost = [(r["proc"], r["first"], r["last"], r["time"], r["end"]) for r in rows if r["type"] == "LOSS"]
+    lost = [
+        (r["proc"], r["first"], r["last"], r["time"], r["end"]) for r in rows if r["type"] == "LOSS"
+    ]
     assert sorted(lost) == sorted((r.proc, r.first, r.last, r.start, r.end) for r in lossy.losses)
     assert done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
     spoiled = export(damaged(lossy.data, 3), "text", tmp_path / "a.txt")

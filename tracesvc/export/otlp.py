@@ -32,6 +32,7 @@ SPANS: Final = 512
 """spans in one piece"""
 MAX_EVENTS: Final = 128
 """logs of one span that go with it; how many more there were is told"""
+MAX_ROOTS: Final = 100_000
 _INTERNAL: Final = 1
 
 
@@ -68,12 +69,18 @@ class _Writer:
         self._of_task: dict[int, set[int]] = {}
         self._done: list[bytes] = []
         self._session = ""
+        self._roots: dict[int, int] = {}
+        """span -> the first of its ancestors, of the latest spans: a child may outlive its parent"""
 
     def chunk(self, chunk: Chunk) -> None:
         """What ends in a chunk, as far as its task's state at that moment has ended too."""
         for piece in self._pieces.begun(chunk):
             parent = self._spans.get(piece.parent)
             root = parent.root if parent is not None else piece.parent or piece.id
+            root = self._roots.get(piece.parent, root)
+            self._roots[piece.id] = root
+            if len(self._roots) > MAX_ROOTS:
+                del self._roots[next(iter(self._roots))]
             self._spans[piece.id] = _Span(piece, root)
             self._of_task.setdefault(piece.task, set()).add(piece.id)
         self._logs(chunk)
