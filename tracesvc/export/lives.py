@@ -236,9 +236,8 @@ class Lives:
         if not (legal and self._in_turn(raw)):
             from tracesvc.export.repair import repair
 
-            count = raw.shape[1]
-            raw = repair(raw, self.states(), self.running())
-            self.repaired += abs(raw.shape[1] - count)
+            raw, changes = repair(raw, self.states(), self.running())
+            self.repaired += changes
             order, same, _ = self._sorted(raw)
         return self._advance(raw, order, same)
 

@@ -37,15 +37,20 @@ _ENDS: Final = (YIELD, BLOCK, EXIT)
 
 def repair(
     raw: NDArray[np.int64], states: dict[int, int], running: dict[int, int]
-) -> NDArray[np.int64]:
-    """Legal moves instead of these; ``states`` (by task) and ``running`` (by proc) are what was before them."""
-    return _Repair(states, running).run(raw.T.tolist())
+) -> tuple[NDArray[np.int64], int]:
+    """Legal moves instead of these, and how many were put in or left out.
+
+    ``states`` (by task) and ``running`` (by proc) are what was before them.
+    """
+    work = _Repair(states, running)
+    return work.run(raw.T.tolist()), work.changes
 
 
 class _Repair:
     def __init__(self, states: dict[int, int], running: dict[int, int]) -> None:
         self._states, self._running = states, running
         self._done: list[Row] = []
+        self.changes = 0
 
     def run(self, rows: list[Row]) -> NDArray[np.int64]:
         first: dict[int, Row] = {}
@@ -75,6 +80,7 @@ class _Repair:
             del self._running[row[PROC]]
 
     def _insert(self, like: Row, move: int, task: int) -> None:
+        self.changes += 1
         self._put([like[INDEX], like[PROC], like[TIME], move, task, 0, 0, 0, 0])
 
     def _stop(self, like: Row) -> None:
@@ -102,6 +108,7 @@ class _Repair:
         state = self._states.get(task, int(State.ABSENT))
         if move == START:
             if self._running.get(row[PROC]) == task:
+                self.changes += 1
                 return
             self._stop(row)
             self._ready(row, task)
@@ -113,3 +120,5 @@ class _Repair:
             self._insert(row, CREATE, task)
         if LEGAL[self._states.get(task, int(State.ABSENT)), move]:
             self._put(row)
+        else:
+            self.changes += 1

@@ -16,7 +16,7 @@ class Exported:
     events: int = 0
     """of the trace, read"""
     written: Counter[str] = field(default_factory=Counter)
-    """by the words of the other format: records of each type"""
+    """records of each type, in the words of the other format"""
     left_out: Counter[str] = field(default_factory=Counter)
     """events, by type, for which the other format has no place"""
     lost: int = 0
