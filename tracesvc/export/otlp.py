@@ -74,7 +74,8 @@ class _Writer:
 
     def chunk(self, chunk: Chunk) -> None:
         """What ends in a chunk, as far as its task's state at that moment has ended too."""
-        for piece in self._pieces.begun(chunk):
+        # Procs hand over their buffers one by one: a child may stand before its parent.
+        for piece in sorted(self._pieces.begun(chunk), key=lambda piece: (piece.begin, piece.id)):
             parent = self._spans.get(piece.parent)
             root = parent.root if parent is not None else piece.parent or piece.id
             root = self._roots.get(piece.parent, root)
