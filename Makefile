@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -21,7 +21,8 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m benchmarks
 
-campaign-kill campaign-soak campaign-fuzz: $(STAMP)
+# campaign-versions: PYTHONS='...' chooses the interpreters.
+campaign-kill campaign-soak campaign-fuzz campaign-versions: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 docs: $(STAMP)
@@ -31,6 +32,6 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # PYTHON=... chooses the interpreter of a .venv that is yet to be made.
-$(STAMP): pyproject.toml constraints.txt tools/make-venv
+$(STAMP): pyproject.toml constraints.txt tools/make-venv $(wildcard tracesvc/recorder/csrc/*)
 	PYTHON='$(PYTHON)' tools/make-venv $(VENV)
 	@touch $@

@@ -1,4 +1,7 @@
-"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz``; figures go into docs/evidence.md."""
+"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz|versions``.
+
+Their figures go into docs/evidence.md.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import soak
+from benchmarks import soak, versions
 from tracesvc.format import Batch, FormatError, FrameDecoder, Item, StreamDecoder
 from tracesvc.model.verify import verify
 
@@ -38,16 +41,20 @@ trio.run(main)
 
 def kill(times: int = 200) -> int:
     """SIGKILL a traced program at random moments; whatever frames its file has must be right."""
-    bad = frames = events = 0
+    bad = frames = events = nothing = 0
     with tempfile.TemporaryDirectory(prefix="tracesvc-kill-") as directory:
         path = Path(directory) / "trace"
         for _ in range(times):
+            path.unlink(missing_ok=True)  # else the trace of the time before might be judged
             command = [sys.executable, "-c", PROGRAM, str(path)]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
                 assert program.stdout is not None
                 program.stdout.readline()
                 time.sleep(random.uniform(0.0, 1.5))
                 os.kill(program.pid, signal.SIGKILL)
+            if not path.exists() or not path.stat().st_size:
+                nothing += 1  # the first frames are written after a quarter of a second at most
+                continue
             decoder = StreamDecoder()
             decoder.feed(path.read_bytes())  # what is whole must be good; a last frame may be cut
             for item in decoder:
@@ -56,7 +63,10 @@ def kill(times: int = 200) -> int:
                 if isinstance(item, Item) and isinstance(item.record, Batch):
                     events += item.record.count
             bad += not verify(path).ok
-    print(f"kill: {times} times, {frames:,} frames, {events:,} events read, {bad} bad")
+    print(
+        f"kill: {times} times, {nothing} before the first write; "
+        f"{frames:,} frames, {events:,} events read, {bad} bad"
+    )
     return 1 if bad else 0
 
 
@@ -107,13 +117,15 @@ def fuzz(seconds: float = 120.0) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaigns", description=__doc__)
-    parser.add_argument("name", choices=["soak", "kill", "fuzz"])
+    parser.add_argument("name", choices=["soak", "kill", "fuzz", "versions"])
     parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
     parser.add_argument("--times", type=int, default=200, help="of the kill campaign")
     parser.add_argument("--seconds", type=float, default=120.0, help="of the fuzzing")
     arguments = parser.parse_args()
     if arguments.name == "soak":
         return soak.main(minutes=arguments.minutes)
+    if arguments.name == "versions":
+        return versions.main([])  # its own options: python -m benchmarks.versions --help
     return kill(arguments.times) if arguments.name == "kill" else fuzz(arguments.seconds)
 
 

@@ -19,6 +19,7 @@ from tracesvc.events import (
     ProcKind,
     Reason,
     Storage,
+    WakeCause,
 )
 from tracesvc.model import states
 
@@ -29,6 +30,7 @@ PAGE: Final = Path(__file__).with_name("events.md")
 HOLDS: Final = {
     "attributes": "map of text to nil, bool, number, text or bytes; nil: none",
     "collected": "objects",
+    "cause": "see [causes](#causes-of-waking)",
     "cut": "characters that were cut off",
     "generation": "0 to 2",
     "level": "as in Python's `logging`: 10 debug, 20 info, 30 warning, 40 error, 50 critical",
@@ -41,7 +43,9 @@ HOLDS: Final = {
     "proc kind": "see [kinds of proc](#kinds-of-proc)",
     "reason": "see [reasons](#reasons-for-waiting)",
     "region": "number of the region",
+    "overhead level": "0: everything is recorded; more: less is",
     "span": "number of the span; 0: none",
+    "stack": "(function, file, line) of each frame, innermost first, at most 64; none: empty",
     "task": "number of the task; 0: none",
     "text": "at most 16 KiB",
     "thread": "number that the operating system has for it",
@@ -90,6 +94,11 @@ def page() -> str:
         _table(
             ("", "reason", "waits for", "object"),
             ((str(r.value), _code(r.name.lower()), r.meaning, r.identity) for r in Reason),
+        ),
+        "## Causes of waking\n",
+        _table(
+            ("", "cause", "what woke the task"),
+            ((str(c.value), _code(c.name.lower()), c.meaning) for c in WakeCause),
         ),
         "## Kinds of proc\n",
         _table(("", "kind", "meaning"), _proc_kinds()),

@@ -37,7 +37,7 @@ ZSTD = {"backports", "compression"}
 PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "events": (set(), set()),
     "format": ({"msgpack"}, {"numpy", *ZSTD}),
-    "recorder": ({"trio", "msgpack"}, set()),
+    "recorder": ({"trio", "msgpack", "outcome"}, set()),  # outcome is what trio hands to a task
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
     "model": (set(), {"numpy"}),

@@ -351,7 +351,9 @@ class Program:
         run.running = task
 
     def wake(self, run: Run, task: int) -> None:
-        self.emit(run.proc, "task_runnable", task, run.running)
+        causes = (1, 4, 5, 6) if run.running else (0, 2, 3, 6)
+        cause = self.random.choice(causes)
+        self.emit(run.proc, "task_runnable", task, run.running, cause)
 
     def turn(self, run: Run) -> None:
         """One thing happens in a run."""

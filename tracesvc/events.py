@@ -32,11 +32,13 @@ __all__ = [
     "Event",
     "Field",
     "FrameKind",
+    "Frames",
     "LossCause",
     "ProcKind",
     "Reason",
     "Storage",
     "TaskState",
+    "WakeCause",
 ]
 
 
@@ -51,6 +53,8 @@ class Storage(enum.Enum):
     """ids into the string table of the generation, as INT"""
     DATA = "data"
     """msgpack values as they are"""
+    STACK = "stack"
+    """ids into the stack table of the generation, as INT; 0: none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,9 @@ Value = Annotated[float, Storage.FLOAT, "value"]
 Name = Annotated[str, Storage.STRING, "name"]
 Text = Annotated[str, Storage.DATA, "text"]
 Attributes = Annotated[dict[str, Any] | None, Storage.DATA, "attributes"]
+Frames = tuple[tuple[str, str, int], ...]
+"""a stack: (function, file, line), innermost first, at most 64; () for none"""
+Stack = Annotated[Frames, Storage.STACK, "stack"]
 
 
 class Reason(enum.IntEnum):
@@ -107,6 +114,35 @@ class Reason(enum.IntEnum):
         self._value_ = number
         self.meaning = meaning
         self.identity = identity
+        return self
+
+
+class WakeCause(enum.IntEnum):
+    """What made a blocked task runnable."""
+
+    UNKNOWN = (
+        0,
+        "the run loop, for a reason that does not show: `trio.testing.wait_all_tasks_blocked`",
+    )
+    TASK = 1, "the waker: it sent, received, set, released, finished"
+    IO = (
+        2,
+        "a file descriptor became ready (it is the object of the wait), or a child process exited",
+    )
+    TIMER = 3, "a deadline passed: the end of a sleep, or a cancel scope's timeout"
+    THREAD = (
+        4,
+        "another thread: a worker thread's result, `trio.from_thread`, a `trio.lowlevel.TrioToken`",
+    )
+    CANCEL = 5, "a cancellation that the waker asked for"
+    SIGNAL = 6, "a signal: `trio.open_signal_receiver`, or Ctrl-C"
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str = "") -> WakeCause:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
         return self
 
 
@@ -142,6 +178,7 @@ class LossCause(enum.IntEnum):
     QUOTA = 5, "a service refused them: over quota"
     CRASH = 6, "the process ended before they were handed over"
     DAMAGE = 7, "a frame was damaged on its way"
+    NO_MEMORY = 8, "the process had no memory left to record them in"
 
     meaning: str
 
@@ -268,6 +305,8 @@ class TaskRunnable(Event):
 
     task: TaskId
     waker: WakerId
+    cause: Annotated[int, Storage.INT, "cause"] = 0
+    """0 in traces of before version 0.2"""
 
 
 @_event(6)
@@ -407,3 +446,36 @@ class Counter(Event):
     name: Name
     value: Value
     task: TaskId
+
+
+# --- stacks --------------------------------------------------------------------------------------
+
+
+@_event(22)
+class TaskStack(Event):
+    """Where a task is suspended, in a wait that lasts long: written when it is woken, or while it still waits."""
+
+    task: TaskId
+    stack: Stack
+
+
+@_event(23)
+class StepStack(Event):
+    """A step runs for long: what was running ``lasted`` ns after it began, looked at ``late`` ns after it was due."""
+
+    task: TaskId
+    stack: Stack
+    lasted: Nanoseconds
+    late: Nanoseconds
+
+
+# --- the tracer itself ---------------------------------------------------------------------------
+
+
+@_event(24)
+class Overhead(Event):
+    """The tracer's own cost over its budget, and what it leaves out from now on; see the options of a tracer."""
+
+    level: Annotated[int, Storage.INT, "overhead level"]
+    share: Value
+    left_out: Name

@@ -26,6 +26,7 @@ from tracesvc.format import (
 )
 from tracesvc.format.batch import MAX_EVENTS, encode_batch, sort_records
 from tracesvc.format.bulk import Bulk
+from tracesvc.recorder.native import native, why_not
 
 SESSION = "12345678-9abc-4def-8123-456789abcdef"
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
@@ -47,7 +48,13 @@ data = st.recursive(
     max_leaves=8,
 )
 attributes = st.none() | st.dictionaries(st.text(max_size=8), data, max_size=4)
-VALUES = {Storage.INT: integers, Storage.FLOAT: st.floats(), Storage.STRING: names}
+frames = st.tuples(names, names, st.integers(0, HIGHEST))
+VALUES = {
+    Storage.INT: integers,
+    Storage.FLOAT: st.floats(),
+    Storage.STRING: names,
+    Storage.STACK: st.lists(frames, max_size=3).map(tuple),
+}
 
 
 def values_of(field):
@@ -118,13 +125,15 @@ def begin(writer, number=0):
 
 
 def body_of(events):
-    """(body, names): the EVENTS body of typed events."""
+    """(body, names and stacks): the EVENTS body of typed events."""
     table = {"": 0}
     first = events[0]
-    body = encode_batch(
-        first.proc, first.seq, records_of(events), lambda name: table.setdefault(name, len(table))
-    )
-    return unpackb(packb(body)), {number: name for name, number in table.items()}
+
+    def intern(thing):
+        return table.setdefault(thing, len(table))
+
+    body = encode_batch(first.proc, first.seq, records_of(events), intern, intern)
+    return unpackb(packb(body)), {0: "", **{number: name for name, number in table.items()}}
 
 
 @settings(max_examples=50)
@@ -154,6 +163,29 @@ def test_every_frame_says_what_it_carries(batch):
     frame = SessionWriter().events(proc, first, records_of(events))[-1]
     assert (frame.proc, frame.first, frame.count) == (proc, first, len(events))
     assert (frame.oldest, frame.newest) == (events[0].time, events[-1].time)
+
+
+@pytest.mark.skipif(native is None, reason=f"no native recorder: {why_not}")
+@given(batches())
+def test_the_native_recorder_makes_the_same_bytes(batch):
+    proc, first, events = batch
+
+    class Table(dict):
+        def __missing__(self, thing):
+            self[thing] = len(self) + 1
+            return self[thing]
+
+    slots, records = records_of(events), native.Records()
+    for row in zip(*[iter(slots)] * 5, strict=True):
+        records.extend(row)
+    assert [exact(list(records.record(i))) for i in range(len(records))] == [
+        exact(list(row)) for row in zip(*[iter(slots)] * 5, strict=True)
+    ]
+    assert (records.first_time, records.last_time) == (slots[1], slots[-4])
+    mine, theirs = Table(), Table()
+    body = encode_batch(proc, first, slots, mine.__getitem__, mine.__getitem__)
+    assert packb(records.encode(proc, first, theirs, theirs)) == packb(body)
+    assert mine == theirs
 
 
 @settings(max_examples=30)
@@ -258,7 +290,9 @@ def test_what_a_newer_writer_appended_is_passed_over(batch):
     for row in body[6]:
         row.append([{"new": 1}] * (len(row) and len(row[1])))
     body.append("a new element")
-    assert [image(e) for e in Batch(body).events(table.__getitem__)] == [image(e) for e in events]
+    assert [image(e) for e in Batch(body).events(table.__getitem__, table.__getitem__)] == [
+        image(e) for e in events
+    ]
     assert Bulk([Batch(body)]).times.tolist() == [e.time for e in events]
 
 
@@ -281,9 +315,17 @@ def test_what_an_older_writer_did_not_know_is_empty(batch):
             planes.append(body[5][at : at + sum(sizes)])
         at += sum(sizes)
     body[5], body[6] = b"".join(planes), []
-    empty = {Storage.INT: 0, Storage.FLOAT: 0.0, Storage.STRING: "", Storage.DATA: None}
+    empty = {
+        Storage.INT: 0,
+        Storage.FLOAT: 0.0,
+        Storage.STRING: "",
+        Storage.STACK: "",  # what the table has under 0
+        Storage.DATA: None,
+    }
     made = Batch(body)
-    for decoded, event in zip(made.events(table.__getitem__), events, strict=True):
+    for decoded, event in zip(
+        made.events(table.__getitem__, table.__getitem__), events, strict=True
+    ):
         numeric = [f for f in event.fields if f.storage is not Storage.DATA]
         for field in event.fields:
             lost = field.storage is Storage.DATA or (event.number in gone and field is numeric[-1])

@@ -158,7 +158,7 @@ def test_any_msgpack_library_walks_the_stream():
 
 
 def test_storages_and_kinds_are_those_of_the_page():
-    assert {s.value for s in Storage} == {"int", "float", "string", "data"}
+    assert {s.value for s in Storage} == {"int", "float", "string", "data", "stack"}
     assert sorted(FRAME_KINDS) == list(range(1, 10))
     assert (MAX_FRAME, HEADER_SIZE, MARKER) == (LIMIT, 23, b"\x96\xa4tsvc")
 

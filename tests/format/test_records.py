@@ -62,7 +62,7 @@ RECORDS: dict[Any, Any] = {
     Snapshot: st.builds(
         Snapshot,
         *[numbers] * 4,
-        rows(TaskRow, *[numbers] * 9),
+        rows(TaskRow, *[numbers] * 10),
         rows(SpanRow, *[numbers] * 5, attributes),
         rows(RegionRow, *[numbers] * 4, attributes),
     ),

@@ -163,6 +163,10 @@ class Recording:
         if name not in tasks:
             return None
         match event.type:
+            case (
+                "task_stack" | "step_stack"
+            ):  # whether there is one depends on the time that it took
+                return None
             case "task_create":
                 return f"{name} is created by {self.names.get(event.parent, 'nobody')}"
             case "task_waiting":

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 import tracesvc
 from tests.recorder.recording import Recording, finish, trace
 from tracesvc import Tracer
-from tracesvc.recorder.identity import cut_text
+from tracesvc.recorder.texts import cut_text
 
 # --- how they nest and where they go -------------------------------------------------------------
 

@@ -300,6 +300,10 @@ def test_a_forked_child_traces_on_its_own(tmp_path):
     path, of_child = tmp_path / "parent.trace", tmp_path / "child.trace"
 
     def in_child() -> None:
+        if not hasattr(trio._core._thread_cache, "clear_worker_threads"):
+            # a trio that takes the parent's idle threads, and `works` leaves one, for the child's
+            trio._core._thread_cache.THREAD_CACHE._idle_workers.clear()
+
         async def program() -> None:
             async with open_tracer(FileSink(of_child)):
                 await works()

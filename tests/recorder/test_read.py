@@ -45,7 +45,9 @@ async def test_row_1_a_second_reader_is_refused_the_first_and_the_program_go_on(
 
 async def test_row_2_the_buffer_that_was_lent_is_used_again(monkeypatch, nursery):
     tracer, made, pieces = Tracer(buffer_events=16), [], []
-    monkeypatch.setattr(session_module, "Buffer", lambda: made.append(buffer := Buffer()) or buffer)
+    monkeypatch.setattr(
+        session_module, "Buffer", lambda r: made.append(buffer := Buffer(r)) or buffer
+    )
 
     async def read() -> None:
         while (piece := await tracer.read()) is not None:

@@ -19,9 +19,13 @@ import trio
 
 import tracesvc
 from tests.recorder.recording import Memory, Recording, trace
+from tracesvc.recorder import recording as hooks
+from tracesvc.recorder.identity import entry_of
+from tracesvc.recorder.native import native
+from tracesvc.recorder.texts import cut_name
 
 CLOCK = time.monotonic_ns
-READERS_OF_THE_CLOCK = ("annotations", "garbage", "hooks", "proc", "seams", "session", "tracer")
+READERS_OF_THE_CLOCK = ("annotations", "garbage", "recording", "proc", "seams", "session", "tracer")
 
 
 def emits(tag: str) -> None:
@@ -39,7 +43,7 @@ async def lives(rounds: int = 5) -> None:
         nursery.start_soon(consumes, receive)
         for number in range(rounds):
             with tracesvc.span("outer", number=number):
-                nursery.start_soon(trio.lowlevel.checkpoint)
+                nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.to_thread.run_sync(emits, "thread")
                 with tracesvc.region("part"):
                     tracesvc.log("in it")
@@ -91,9 +95,19 @@ def clock(monkeypatch):
             module = importlib.import_module(f"tracesvc.recorder.{name}")
             assert module.now is CLOCK, f"{name} has another clock: this test would test nothing"
             monkeypatch.setattr(module, "now", clock)
+        # The native recorder has a clock of its own and stores what it read at once: nothing comes in between but
+        # where it asks Python.
+        if native is not None:
+            native.texts(entry_of, in_between)
         return clock
 
-    return replace
+    def in_between(name: str) -> str:
+        hooks.now()
+        return cut_name(name)
+
+    yield replace
+    if native is not None:
+        native.texts(entry_of, cut_name)
 
 
 class Garbage:
@@ -144,7 +158,9 @@ def on_collection():
 @pytest.mark.parametrize("first", ["clock", "act"])
 @pytest.mark.parametrize("capacity", [16, 1024])
 @pytest.mark.parametrize("how", ["plain call", "finalizer", "signal handler", "collector"])
-def test_emission_inside_every_hook_and_annotation(clock, handler, request, how, capacity, first):
+def test_emission_inside_every_hook_and_annotation(
+    clock, handler, request, how, capacity, first, way
+):
     act = {
         "plain call": lambda: emits("plain"),
         "finalizer": makes_garbage,
@@ -159,7 +175,7 @@ def test_emission_inside_every_hook_and_annotation(clock, handler, request, how,
         how, how
     )
     inner = [log for log in recording.of("log") if log.message == f"log {tag}"]
-    assert len(inner) > 100
+    assert len(inner) > (100 if way[1] == "0" else 60)
     assert recording.lost.total() == 0
     print(f"{how}: {replaced.calls} re-entries, {recording.statistics.moved} events moved")
     # what the program itself did is all there, and in order
@@ -215,7 +231,8 @@ def test_a_finalizer_that_spawns_a_task_inside_a_hook(clock):
     async def program() -> None:
         async with trio.open_nursery() as nursery:
             nurseries.append(nursery)
-            for _ in range(5):
+            for _ in range(10):
+                nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.lowlevel.checkpoint()
             nurseries.clear()
 
@@ -253,7 +270,7 @@ def test_an_eager_collector_with_finalizers_that_emit(threshold, on_collection):
         recording = traced(program, queue_buffers=1 << 14)
     finally:
         gc.set_threshold(*before)
-    assert len(recording.of("gc_start")) > 200
+    assert len(recording.of("gc_start")) > 100
     assert {log.message for log in recording.of("log")} >= {
         "log finalizer",
         "log collector start",
@@ -270,12 +287,18 @@ def test_a_fast_timer_whose_handler_emits():
         calls += 1
         emits("handler")
 
+    async def program() -> None:
+        # within the run: at its end trio closes the wakeup socket before Python forgets it
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            await busy(1)()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        recording = traced(busy(1), queue_buffers=1 << 14)
+        recording = traced(program, queue_buffers=1 << 14)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     logs = [log for log in recording.of("log") if log.message == "log handler"]
     print(f"{calls} signals, {len(recording.events)} events, {recording.statistics.moved} moved")

@@ -179,6 +179,7 @@ def test_os_exit_leaves_a_readable_file(program):
     assert traced.readable().of("step_start")
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_leaves_every_frame_readable(program):
     traced = program("""
         import itertools
@@ -312,6 +313,22 @@ def test_every_run_in_whatever_thread_and_by_whatever_import_path(program):
     assert len(recording.of("thread_end")) == 4
 
 
+def test_a_trace_that_begins_when_the_program_is_about_to_end(program):
+    """From Python 3.12 on no thread can be started then."""
+    traced = program("""
+        import atexit, sys
+        import trio
+        import tracesvc
+        async def goodbye():
+            async with tracesvc.open_tracer(tracesvc.FileSink(sys.argv[1])):
+                tracesvc.log("goodbye")
+        atexit.register(trio.run, goodbye)
+    """)
+    done = traced.run(str(traced.trace), traced=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [log.message for log in traced.recording().of("log")] == ["goodbye"]
+
+
 def test_the_programs_atexit_handlers_run_and_are_traced(program):
     traced = program("""
         import atexit, threading
@@ -332,10 +349,13 @@ def test_the_programs_atexit_handlers_run_and_are_traced(program):
 # --- fork: a child that unwinds the run that it was forked in takes the parent's wake-ups with it, traced or not
 
 FORKS = """
-    import os, sys
+    import os, sys, warnings
     import trio
     import tracesvc
     from tracesvc.recorder.tracer import current_tracer
+
+    # From Python 3.12 on, of every process with threads: and the tracer has some.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
     async def of_parent():
         tracesvc.log("parent")

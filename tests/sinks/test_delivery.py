@@ -1,5 +1,6 @@
 """Members of one session, in one run or in many threads': who reads, who leaves first, who stands still."""
 
+import gc
 import random
 import signal
 import threading
@@ -162,16 +163,18 @@ async def test_who_is_given_a_tracer_that_is_off_is_told():
 @pytest.mark.slow
 def test_a_member_whose_run_is_blocked_costs_bounded_memory_and_delays_nobody():
     """What is meant for it waits in its inbox; when that is full, it is dropped and accounted for."""
-    joined, wake = threading.Event(), threading.Event()
+    first, joined, wake = threading.Event(), threading.Event(), threading.Event()
     blocked, working = Memory("blocked"), Memory("working")
 
     async def blocks() -> None:
+        first.wait()  # who is first reads, and this run will not come to read
         async with open_tracer(blocked):
             joined.set()
             wake.wait()  # not a checkpoint: nothing in this run comes to run
 
     async def works() -> Tracer:
         async with open_tracer(working) as tracer:
+            first.set()
             await trio.to_thread.run_sync(joined.wait)
             seen = 0
             for _ in range(40):
@@ -261,11 +264,14 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
                     for _ in range(5):
                         nursery.start_soon(busy)
 
-        async def busy() -> None:
+        async def busy(late: float = time.monotonic() + 5) -> None:
             while True:
                 with tracesvc.span("busy"):
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(trio.lowlevel.checkpoint)
+                        spawn(nursery)
+                # it came up in a finalizer, say, where Python only prints it
+                if time.monotonic() > late:
+                    signal.raise_signal(signal.SIGINT)
 
         before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
@@ -277,6 +283,14 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
         assert leaves(caught.value) == {KeyboardInterrupt}
         assert current_tracer() is None
         Recording(memory.data)
+        del caught
+    gc.collect()  # what was never awaited is to be told here, and not of a test that follows
+
+
+@trio.lowlevel.enable_ki_protection
+def spawn(nursery) -> None:
+    """An interrupt within trio's ``start_soon`` leaves a child that never runs and is waited for, traced or not."""
+    nursery.start_soon(trio.lowlevel.checkpoint)
 
 
 def leaves(exc: BaseException) -> set[type[BaseException]]:

@@ -52,6 +52,26 @@ async def test_the_file_is_the_stream(tmp_path):
     assert statistics.lost == {}
 
 
+async def test_its_threads_are_its_own(tmp_path, monkeypatch):
+    """The program's, of trio's cache, would be renamed under its eyes the moment that it is done with them."""
+    write, writers, queue = os.write, set(), FrameQueue()
+
+    def recorded(*args):
+        writers.add(threading.get_ident())
+        return write(*args)
+
+    monkeypatch.setattr("tracesvc.sinks.file.os.write", recorded)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(FileSink(tmp_path / "a.trace").run, queue)
+        for frame in session(1000):
+            queue.put(frame)
+            queue.tick()
+            await wait_all_tasks_blocked()
+            assert await trio.to_thread.run_sync(threading.get_ident) not in writers
+        queue.finish()
+    assert writers
+
+
 @pytest.mark.parametrize("compression", ["zstd", "auto"])
 async def test_compressed_frames_say_the_same(tmp_path, compression):
     frames = session(1000)

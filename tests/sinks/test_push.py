@@ -2,6 +2,7 @@ import json
 import logging
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from tracesvc.service import Config, make_app, serve, server
 from tracesvc.sinks import FrameQueue, PushSink, SinkError
 from tracesvc.sinks.window import PIECE
 from tracesvc.store import FileStore
+
+# anyio, which anycorn stands on, wants a trio that keeps the reason for a cancellation
+SERVER = "anycorn" if hasattr(trio.Cancelled, "reason") else "hypercorn"
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +115,12 @@ async def service(root, script=None, port=0):
             script.app = app
         await nursery.start(
             lambda task_status: server.run(
-                script or app, listener, stopping, grace=0.1, task_status=task_status
+                script or app,
+                listener,
+                stopping,
+                grace=0.1,
+                server=SERVER,
+                task_status=task_status,
             )
         )
         yield url, store
@@ -196,6 +205,19 @@ async def test_a_session_of_nothing_needs_no_service():
     await pusher("http://127.0.0.1:1").run(q)
 
 
+async def test_a_program_that_is_over_at_once(tmp_path):
+    """It is sent when Python, from 3.12 on, starts no more threads; and host names are looked up in threads."""
+    script = tmp_path / "program.py"
+    script.write_text("import trio\ntrio.run(trio.sleep, 0)\n")
+    async with service(tmp_path / "data") as (url, store):
+        to = ["--push", url.replace("127.0.0.1", "localhost")]
+        command = [sys.executable, "-m", "tracesvc", "run", *to, str(script)]
+        done = await trio.run_process(command, capture_stderr=True, cwd=tmp_path)
+        (info,) = await store.list()
+        assert info.state == "ended", done.stderr.decode()
+        assert info.events > 0
+
+
 @contextmanager
 def service_in_a_thread(root):
     """In a run of its own, for a program whose clock is not real."""
@@ -206,7 +228,11 @@ def service_in_a_thread(root):
         token, stopping = trio.lowlevel.current_trio_token(), trio.Event()
         stops.put(lambda: token.run_sync_soon(stopping.set))
         async with trio.open_nursery() as nursery:
-            urls.put(await nursery.start(partial(serve, Config(root, port=0), stopping=stopping)))
+            urls.put(
+                await nursery.start(
+                    partial(serve, Config(root, port=0, server=SERVER), stopping=stopping)
+                )
+            )
 
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()

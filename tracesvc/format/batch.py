@@ -29,7 +29,16 @@ from itertools import accumulate, chain, compress
 from operator import itemgetter, lt, sub
 from typing import Any, Final
 
-from tracesvc.events import EVENTS, Event, StepBlock, StepStart, StepYield, Storage, TaskExit
+from tracesvc.events import (
+    EVENTS,
+    Event,
+    Frames,
+    StepBlock,
+    StepStart,
+    StepYield,
+    Storage,
+    TaskExit,
+)
 from tracesvc.format.columns import ONES, decode_planes, encode_column
 from tracesvc.format.errors import FormatError
 
@@ -41,13 +50,21 @@ MAX_EVENTS: Final = 1 << 16
 """events in one frame, at most; bounds what a decoder allocates"""
 
 _BOUND: Final = 1 << 63
-_DATA: Final = ""
+_DATA: Final = "-"
 _STRING: Final = "s"
-_CODE: Final = {Storage.INT: "q", Storage.STRING: _STRING, Storage.FLOAT: "d", Storage.DATA: _DATA}
+_STACK: Final = "k"
+_CODE: Final = {
+    Storage.INT: "q",
+    Storage.STRING: _STRING,
+    Storage.STACK: _STACK,
+    Storage.FLOAT: "d",
+    Storage.DATA: _DATA,
+}
 _EMPTY: Final[dict[Storage, object]] = {
     Storage.INT: 0,
     Storage.FLOAT: 0.0,
     Storage.STRING: 0,
+    Storage.STACK: 0,
     Storage.DATA: None,
 }
 MAX_MOVES: Final = 64
@@ -78,11 +95,15 @@ def sort_records(records: list[Any], not_before: int) -> int:
 
 
 def encode_batch(
-    proc: int, first: int, records: Sequence[Any], intern: Callable[[str], int]
+    proc: int,
+    first: int,
+    records: Sequence[Any],
+    intern: Callable[[str], int],
+    intern_stack: Callable[[Any], int] = int,
 ) -> list[object]:
     """The body for records that are in order of time.
 
-    ``intern`` turns a name into its id in the generation's string table.
+    ``intern`` turns a name into its id in the generation's string table, ``intern_stack`` a stack.
     """
     types = bytes(bytearray(records[0::SLOTS]))  # twice as fast as without the detour
     times = records[1::SLOTS]
@@ -116,6 +137,8 @@ def encode_batch(
                 continue
             if code == _STRING:
                 mask, rest, bytes_ = encode_column(list(map(intern, values)))
+            elif code == _STACK:
+                mask, rest, bytes_ = encode_column(list(map(intern_stack, values)))
             else:
                 mask, rest, bytes_ = encode_column(values, code)
             row += (mask, rest)
@@ -177,6 +200,10 @@ def _pick(
     if count == 1:
         return [(slot[places[0]],) for slot in slots]
     return list(map(itemgetter(*places), slots))
+
+
+def _no_stack(number: int) -> Frames:
+    return ()
 
 
 class Batch:
@@ -348,8 +375,12 @@ class Batch:
         for number in self.groups.keys() & EVENTS.keys():
             self.columns(number)
 
-    def records(self, text: Callable[[int], str]) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-        """(type, time, fields) of every event; ``text`` resolves string ids. No fields where the type is not known.
+    def records(
+        self, text: Callable[[int], str], stack: Callable[[int], Frames] = _no_stack
+    ) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+        """(type, time, fields) of every event; no fields where the type is not known.
+
+        ``text`` resolves string ids, ``stack`` those of stacks.
 
         Raises:
           FormatError: a column is damaged; at once, not when it is iterated.
@@ -363,6 +394,8 @@ class Batch:
             for i, field in enumerate(EVENTS[number].fields):
                 if field.storage is Storage.STRING:
                     columns[i] = list(map(text, columns[i]))
+                elif field.storage is Storage.STACK:
+                    columns[i] = list(map(stack, columns[i]))
             rows[number] = zip(*columns, strict=True) if columns else iter(((),) * n)
         times = self.times()
         return (
@@ -370,10 +403,12 @@ class Batch:
             for number, time in zip(self.types, times, strict=True)
         )
 
-    def events(self, text: Callable[[int], str]) -> Iterator[Event]:
+    def events(
+        self, text: Callable[[int], str], stack: Callable[[int], Frames] = _no_stack
+    ) -> Iterator[Event]:
         """Every event, typed; types that this version does not know are passed over."""
         proc, seq = self.proc, self.first
-        for number, time, fields in self.records(text):
+        for number, time, fields in self.records(text, stack):
             if number in EVENTS:
                 yield EVENTS[number](time, proc, seq, *fields)
             seq += 1

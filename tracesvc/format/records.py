@@ -272,6 +272,8 @@ class TaskRow(NamedTuple):
     """ns: when it came into this state"""
     reason: int
     object: int
+    stack: int = 0
+    """where it is suspended, as far as that is known; not in traces of earlier versions"""
 
 
 class SpanRow(NamedTuple):
@@ -328,7 +330,8 @@ class Snapshot:
         proc, seq, part, parts, n, columns, spans, regions = _row(
             "snapshot", body, (int, int, int, int, int, list, list, list)
         )[:8]
-        if not 0 <= n <= 1 << 16 or (n and len(columns) < len(TaskRow._fields)):
+        required = len(TaskRow._fields) - len(TaskRow._field_defaults)
+        if not 0 <= n <= 1 << 16 or (n and len(columns) < required):
             raise FormatError("snapshot: columns of the tasks are missing")
         decoded = [decode_column(column, n) for column in columns[: len(TaskRow._fields)]]
         attributes = (dict, type(None))

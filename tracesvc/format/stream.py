@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tracesvc.events import Event, FrameKind
+from tracesvc.events import Event, FrameKind, Frames
 from tracesvc.format.batch import Batch
 from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Damage, Frame, FrameDecoder
@@ -52,6 +52,7 @@ class StreamDecoder:
         self.strings: dict[int, str] = {0: ""}
         """the string table; a new object for every generation"""
         self.stacks: dict[int, list[tuple[int, int, int]]] = {}
+        """the stack table; a new object for every generation"""
         self.session: str | None = None
 
     @property
@@ -89,9 +90,16 @@ class StreamDecoder:
         """Whether the string table has this id."""
         return number in self.strings
 
+    def stack(self, number: int) -> Frames:
+        """The stack with this id, innermost frame first; () for none, and where its table row is missing."""
+        return tuple(
+            (self.text(function), self.text(file), line)
+            for function, file, line in self.stacks.get(number, ())
+        )
+
     def events(self, batch: Batch) -> Iterator[Event]:
         """The events of a batch of the current generation, typed."""
-        return batch.events(self.text)
+        return batch.events(self.text, self.stack)
 
     def __iter__(self) -> Iterator[Item | Damage]:
         for frame in self._frames:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Protocol
 
 from tracesvc.events import FrameKind
@@ -18,6 +18,7 @@ from tracesvc.format.records import (
     ProcRow,
     Procs,
     Snapshot,
+    Stacks,
     Strings,
     digest_of,
 )
@@ -48,6 +49,44 @@ class _StringTable(dict[str, int]):
         return number
 
 
+class _StackTable(dict[Any, int]):
+    """A stack -> its id: an object that is told apart by what it is, with its ``frames``; see `Frames`."""
+
+    def __init__(self, intern: Callable[[str], int]) -> None:
+        super().__init__({None: 0})
+        self._intern = intern
+        self.new: list[tuple[int, list[tuple[int, int, int]]]] = []
+
+    def __missing__(self, stack: Any) -> int:
+        number = self[stack] = len(self)
+        frames = stack.frames if hasattr(stack, "frames") else stack
+        rows = [
+            (self._intern(function), self._intern(file), line) for function, file, line in frames
+        ]
+        self.new.append((number, rows))
+        return number
+
+
+class EncodesItself(Protocol):
+    """Records of one proc, in order of time, that are not kept in a list; as if each were ``(type, time, a, b, c)``."""
+
+    def __len__(self) -> int:
+        """Events."""
+
+    @property
+    def first_time(self) -> int: ...
+
+    @property
+    def last_time(self) -> int: ...
+
+    def record(self, i: int, /) -> tuple[Any, ...]: ...
+
+    def encode(
+        self, proc: int, first: int, strings: dict[str, int], stacks: dict[Any, int], /
+    ) -> list[object]:
+        """What `encode_batch` would make of them."""
+
+
 class SessionWriter:
     """Makes the frames of one session, in order.
 
@@ -59,9 +98,13 @@ class SessionWriter:
     def __init__(self) -> None:
         self._number = 0
         self._offset = 0
-        self._strings = _StringTable()
+        self._new_tables()
         self._digests: dict[int, int] = {}
         """of each proc: the control total of its EVENTS frames"""
+
+    def _new_tables(self) -> None:
+        self._strings = _StringTable()
+        self._stacks = _StackTable(self._strings.__getitem__)
 
     @property
     def frames(self) -> int:
@@ -83,7 +126,7 @@ class SessionWriter:
 
     def generation(self, generation: Generation, procs: Sequence[ProcRow]) -> list[Frame]:
         """Begin a generation: tables start empty, and every live proc is accounted for."""
-        self._strings = _StringTable()
+        self._new_tables()
         return [self._frame(generation), *self.procs(procs)]
 
     def procs(self, rows: Sequence[ProcRow]) -> list[Frame]:
@@ -98,21 +141,30 @@ class SessionWriter:
         """Id of a name in this generation, for a `snapshot`."""
         return self._strings[name]
 
-    def snapshot(self, snapshot: Snapshot) -> list[Frame]:
-        """A part of a snapshot whose names were given by `intern`."""
-        body = snapshot.pack()
-        return [*self._new_strings(), self._seal(FrameKind.SNAPSHOT, body)]
+    def intern_stack(self, stack: Any) -> int:
+        """Id of a stack in this generation, for a `snapshot`; 0 for None."""
+        return self._stacks[stack]
 
-    def events(self, proc: int, first: int, records: Sequence[Any]) -> list[Frame]:
-        """A batch, cut into as many frames as its size asks for.
+    def snapshot(self, snapshot: Snapshot) -> list[Frame]:
+        """A part of a snapshot whose names and stacks were given by `intern` and `intern_stack`."""
+        body = snapshot.pack()
+        return [
+            *self._new_strings(),
+            *self._new_stacks(),
+            self._seal(FrameKind.SNAPSHOT, body),
+        ]
+
+    def events(self, proc: int, first: int, records: list[Any] | EncodesItself) -> list[Frame]:
+        """A batch, cut into as many frames as its size asks for; ``records`` as `encode_batch` takes them.
 
         Raises:
           FormatError: a single event is larger than a frame.
         """
-        count = len(records) // SLOTS
+        count = len(records) // SLOTS if isinstance(records, list) else len(records)
         if not count:
             return []
         before = self._number, self._offset, len(self._strings) - len(self._strings.new)
+        stacks = len(self._stacks) - len(self._stacks.new)
         digest = self._digests.get(proc, 0)
         try:
             return self._events(proc, first, records, count)
@@ -121,27 +173,38 @@ class SessionWriter:
             self._number, self._offset, known = before
             names = [(number, name) for name, number in self._strings.items() if number >= known]
             self._strings.new = names
+            # they are told again, under new ids: nobody has seen the old ones
+            for stack in [stack for stack, number in self._stacks.items() if number >= stacks]:
+                del self._stacks[stack]
+            self._stacks.new = []
             self._digests[proc] = digest
             raise
 
-    def _events(self, proc: int, first: int, records: Sequence[Any], count: int) -> list[Frame]:
+    def _events(
+        self, proc: int, first: int, records: list[Any] | EncodesItself, count: int
+    ) -> list[Frame]:
+        tables: list[Frame] = []
         if count <= MAX_EVENTS:
-            body = encode_batch(proc, first, records, self._strings.__getitem__)
-            strings = self._new_strings()
+            if isinstance(records, list):
+                names, stacks = self._strings.__getitem__, self._stacks.__getitem__
+                body = encode_batch(proc, first, records, names, stacks)
+                start, end = records[1], records[1 - SLOTS]
+            else:
+                body = records.encode(proc, first, self._strings, self._stacks)
+                start, end = records.first_time, records.last_time
+            tables = [*self._new_strings(), *self._new_stacks()]
             try:
-                frame = self._seal(
-                    FrameKind.EVENTS, body, proc, first, count, records[1], records[1 - SLOTS]
-                )
+                frame = self._seal(FrameKind.EVENTS, body, proc, first, count, start, end)
                 self._digests[proc] = digest_of(frame, self._digests.get(proc, 0))
-                return [*strings, frame]
+                return [*tables, frame]
             except FormatError:
                 if count == 1:
                     raise
-        else:
-            strings = []
+        if not isinstance(records, list):
+            records = [slot for i in range(count) for slot in records.record(i)]
         half = count // 2
         return [
-            *strings,
+            *tables,
             *self.events(proc, first, records[: half * SLOTS]),
             *self.events(proc, first + half, records[half * SLOTS :]),
         ]
@@ -164,6 +227,13 @@ class SessionWriter:
         new, self._strings.new = self._strings.new, []
         return [
             self._frame(Strings(new[i : i + ROWS_PER_FRAME]))
+            for i in range(0, len(new), ROWS_PER_FRAME)
+        ]
+
+    def _new_stacks(self) -> list[Frame]:
+        new, self._stacks.new = self._stacks.new, []
+        return [
+            self._frame(Stacks(new[i : i + ROWS_PER_FRAME]))
             for i in range(0, len(new), ROWS_PER_FRAME)
         ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tracesvc.events import EVENTS, Event, Storage
+from tracesvc.events import EVENTS, Event, Frames, Storage
 from tracesvc.format import Batch, Damage, FormatError, Item, StreamDecoder
 from tracesvc.format.bulk import Bulk
 
@@ -77,13 +77,15 @@ class Columns:
         print(columns.time[-1] - columns.time[0], steps.task, steps.time)
     """
 
-    def __init__(self, bulk: Bulk, strings: list[str]) -> None:
+    def __init__(self, bulk: Bulk, strings: list[str], stacks: list[Frames]) -> None:
         self.type: NDArray[np.uint8] = bulk.types
         """type number of each event, a key of `tracesvc.events.EVENTS`"""
         self.time: Integers = bulk.times
         """ns of each event, ``CLOCK_MONOTONIC``"""
         self.strings = strings
         """the texts that the name fields index; stays the same list, and only grows, from chunk to chunk of a trace"""
+        self.stacks = stacks
+        """what the stack fields index, in the same way; 0: none"""
         self.batches = bulk.batches
         self.indexes = bulk.indexes
         self._fields = bulk.fields
@@ -133,6 +135,10 @@ def _nothing(storage: Storage) -> Values:
             return np.zeros(0, np.int64)
 
 
+_Tables = tuple[dict[int, str], dict[int, list[tuple[int, int, int]]]]
+"""names and stacks of one generation"""
+
+
 class Builder:
     """Gathers batches of any number of generations and gives them out as one `Columns`."""
 
@@ -142,16 +148,19 @@ class Builder:
         self._decoder = decoder
         self._strings: list[str] = [""]
         self._ids: dict[str, int] = {"": 0}
+        self._stacks: list[Frames] = [()]
+        self._stack_ids: dict[Frames, int] = {(): 0}
         self._batches: list[Batch] = []
         self._frames: list[tuple[int, int]] = []
-        self._tables: list[tuple[int, dict[int, str]]] = []
-        """from which batch on names come from which table"""
+        self._tables: list[tuple[int, _Tables]] = []
+        """from which batch on names and stacks come from which tables"""
 
     def add(self, item: Item | Damage) -> int:
         """Take it if it is a batch; returns the number of events gathered."""
         if isinstance(item, Item) and isinstance(item.record, Batch):
-            if not self._tables or self._tables[-1][1] is not self._decoder.strings:
-                self._tables.append((len(self._batches), self._decoder.strings))
+            if not self._tables or self._tables[-1][1][0] is not self._decoder.strings:
+                tables = self._decoder.strings, self._decoder.stacks
+                self._tables.append((len(self._batches), tables))
             self._batches.append(item.record)
             self._frames.append((item.frame.offset, item.frame.end))
             self.count += item.record.count
@@ -167,12 +176,12 @@ class Builder:
         if self._batches:
             self._resolve(bulk)
         self._batches, self._frames, self._tables, self.count = [], [], [], 0
-        return Columns(bulk, self._strings)
+        return Columns(bulk, self._strings, self._stacks)
 
     def _drop_damaged(self) -> None:
         kept: list[Batch] = []
         tables = dict(self._tables)
-        moved: list[tuple[int, dict[int, str]]] = []
+        moved: list[tuple[int, _Tables]] = []
         for i, (batch, (start, end)) in enumerate(zip(self._batches, self._frames, strict=True)):
             if i in tables:
                 moved.append((len(kept), tables[i]))
@@ -187,21 +196,42 @@ class Builder:
     def _resolve(self, bulk: Bulk) -> None:
         """Turn ids of the generations' tables into indexes of one list."""
         named = {
-            number: [i for i, f in enumerate(EVENTS[number].fields) if f.storage is Storage.STRING]
+            number: [
+                (i, f.storage)
+                for i, f in enumerate(EVENTS[number].fields)
+                if f.storage in (Storage.STRING, Storage.STACK)
+            ]
             for number in bulk.fields
         }
         named = {number: places for number, places in named.items() if places}
         bounds = [first for first, _ in self._tables[1:]] + [len(self._batches)]
         done = dict.fromkeys(named, 0)
-        for (_, table), end in zip(self._tables, bounds, strict=True):
+        for (_, (table, stacks)), end in zip(self._tables, bounds, strict=True):
             rows = self._translation(table)
             for number, places in named.items():
                 until = bulk.until(number, end)
                 part = slice(done[number], until)
                 done[number] = until
-                for place in places:
+                for place, storage in places:
                     ids: Any = bulk.fields[number][place]
-                    ids[part] = self._translate(ids[part], rows, table)
+                    if storage is Storage.STRING:
+                        ids[part] = self._translate(ids[part], rows, table)
+                    else:  # they are rare
+                        ids[part] = [
+                            self._stack_index(stacks.get(i, []), table) for i in ids[part].tolist()
+                        ]
+
+    def _stack_index(self, rows: list[tuple[int, int, int]], texts: dict[int, str]) -> int:
+        """Its index in the list of all stacks; 0 where its row is missing."""
+        stack = tuple(
+            (texts.get(function, f"?{function}"), texts.get(file, f"?{file}"), line)
+            for function, file, line in rows
+        )
+        index = self._stack_ids.get(stack)
+        if index is None:
+            index = self._stack_ids[stack] = len(self._stacks)
+            self._stacks.append(stack)
+        return index
 
     def _translation(self, table: dict[int, str]) -> Integers:
         """Row i: the index of the text with id i, or -1."""

@@ -11,7 +11,12 @@ from tracesvc.model.report import Account
 
 __all__ = ["Ledger"]
 
-BY_THE_RECORDER: Final = {LossCause.QUEUE_FULL, LossCause.NO_READER, LossCause.CRASH}
+BY_THE_RECORDER: Final = {
+    LossCause.QUEUE_FULL,
+    LossCause.NO_READER,
+    LossCause.CRASH,
+    LossCause.NO_MEMORY,
+}
 """causes that a proc's own account counts; the others are those of a sink, or of what lies behind it"""
 
 

@@ -20,6 +20,7 @@ _OF_RUNS: Final = (
     *("task_create", "task_waiting", "task_runnable"),
     *("step_start", "step_yield", "step_block", "task_exit"),
     *("io_wait_start", "io_wait_end"),
+    *("task_stack", "step_stack"),
 )
 _ONLY_ON: Final = {
     **dict.fromkeys(_OF_RUNS, ProcKind.RUN),
@@ -116,6 +117,11 @@ class Proc:
         self.is_of_kind(kind)
         self.describe(kind, thread, name)
         self.run.begun = True
+
+    def _overhead(self, time: int, level: int, share: float, left_out: str) -> None:
+        del time, left_out
+        if level < 0 or not 0 <= share < math.inf:
+            self._place("overhead", f"level {level} at a share of {share}")
 
     def _proc_stop(self, time: int) -> None:
         del time

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tracesvc.events import Reason
+from tracesvc.events import Reason, WakeCause
 from tracesvc.format.records import TaskRow
 from tracesvc.model.states import AFTER, TABLE, State
 
@@ -48,6 +48,10 @@ class Nurseries:
         """The task ended, and with it its nurseries."""
         for nursery in self._of.pop(owner, ()):
             self.owner.pop(nursery, None)
+
+
+_NEEDS_A_WAKER: Final = {WakeCause.TASK, WakeCause.THREAD, WakeCause.CANCEL}
+_NEEDS_NO_WAKER: Final = {WakeCause.IO, WakeCause.TIMER}
 
 
 class Run:
@@ -138,13 +142,24 @@ class Run:
             self._complain("state", f"task_waiting of task {task} after the run's proc_start")
         self._block("task_waiting", time, task, reason, object_)
 
-    def task_runnable(self, time: int, task: int, waker: int) -> None:
+    def task_runnable(self, time: int, task: int, waker: int, cause: int = 0) -> None:
         if self.known:
             running = self.running.id if self.running else 0
             if waker != running:
                 what = f"task {running} runs" if running else "no task runs"
                 self._complain("waker", f"task {task} is woken by task {waker} while {what}")
+        if cause in (_NEEDS_NO_WAKER if waker else _NEEDS_A_WAKER):
+            who = f"task {waker}" if waker else "no task"
+            self._complain("cause", f"task {task} is woken by {who}, of cause {cause}")
         self._step("task_runnable", task, time)
+
+    def task_stack(self, time: int, task: int, *stack: object) -> None:
+        """It is looked at while it waits, by another thread maybe: only that there is such a task can be said."""
+        if self.known and task not in self.tasks:
+            self._complain("task", f"a stack of task {task}, which there is not")
+
+    step_stack = task_stack
+    """the same: it comes from another thread"""
 
     def step_start(self, time: int, task: int) -> None:
         if not self.begun and self.known:

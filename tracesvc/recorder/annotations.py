@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.identity import cut_name, cut_text
 from tracesvc.recorder.session import local
+from tracesvc.recorder.texts import cut_name, cut_text
 
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
@@ -108,8 +108,8 @@ def _writer(session: Session) -> tuple[Proc, int]:
         proc = session.proc_of_thread()
     own = current_proc.get()
     if own is not None and own.session is session and own.live and own.thread == proc.thread:
-        return own, proc.running
-    return proc, proc.running
+        return own, proc.records.running
+    return proc, proc.records.running
 
 
 def _emit(session: Session, proc: Proc, record: tuple[Any, ...], payload: int = 0) -> None:

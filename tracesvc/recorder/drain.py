@@ -24,6 +24,7 @@ from tracesvc.format.writer import SessionWriter
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.live import LiveState
 from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.records import AnyRecords, flat
 from tracesvc.recorder.session import Session
 from tracesvc.recorder.tree import TaskTree
 
@@ -100,7 +101,7 @@ class Drain:
             return False
         if self.rotate:
             return True
-        newest = buffer.records[1 - SLOTS]
+        newest = buffer.records.last_time
         return bool(
             newest - self._generation_began >= GENERATION and self._events_since >= self._weight
         )
@@ -125,7 +126,7 @@ class Drain:
 
     def _tasks(self, proc: int) -> Iterator[list[Frame]]:
         seq, parts = self._account(proc).next, -(-self._live.tasks_of(proc) // PIECE)
-        rows = self._live.task_rows(proc, self._writer.intern)
+        rows = self._live.task_rows(proc, self._writer.intern, self._writer.intern_stack)
         for part in range(parts):
             yield self._writer.snapshot(
                 Snapshot(proc, seq, part, parts, tasks=list(islice(rows, PIECE)))
@@ -180,11 +181,11 @@ class Drain:
         assert proc is not None
         account = self._account(proc.number)
         frames = self._losses(buffer.lost)
-        times = records[1::SLOTS]
-        if times[0] < account.newest or times != sorted(times):
-            self.late += _move_up(records, account.newest)
-            sort_records(records, account.newest)
-        account.newest = records[1 - SLOTS]
+        if not records.in_order(account.newest):
+            records = listed = flat(records)
+            self.late += _move_up(listed, account.newest)
+            sort_records(listed, account.newest)
+        account.newest = records.last_time
         count = len(buffer)
         account.next = buffer.first + count
         self._events_since += count
@@ -196,8 +197,8 @@ class Drain:
             self._repair(proc.number, account)
         return frames
 
-    def _note_beginning(self, proc: Proc, records: list[Any]) -> None:
-        if proc.kind is ProcKind.PROCESS or ProcStart.number in records[0::SLOTS]:
+    def _note_beginning(self, proc: Proc, records: AnyRecords) -> None:
+        if proc.kind is ProcKind.PROCESS or ProcStart.number in records.types():
             self._beginning.discard(proc.number)
         else:
             self._beginning.add(proc.number)

@@ -1,13 +1,8 @@
-"""The public way into trio: an instrument whose hooks record.
+"""One trio run that is recorded: from its begin, or that of the session, to its end, or that of the session.
 
-trio calls, within one step of task T: ``before_task_step(T)``, then any ``task_spawned``/``task_scheduled``,
-``task_exited(T)`` if it ended, ``after_task_step(T)`` last.  A step that ends in a checkpoint schedules T itself before
-that; so how a step ended is known at ``after_task_step`` only, and a wake-up of the task that runs is no wake-up but a
-yield.  While a hook for another task runs, the task whose step it is is the waker.
-
-The hooks are closures over what they need: an attribute look-up less is worth it a million times a second.  There is no
-``after_io_wait``: that trio calls a hook costs more than what the hook does, it would be called in every pass of the
-loop, and almost every pass only polls.  The next hook that is called after a wait notes that it is over.
+The recording itself is in `tracesvc.recorder.recording`; here are the two ways into trio.  The public one is an
+instrument, `PublicRunHooks`; the direct one puts an object of ours in the place of the run's instrument table, see
+`tracesvc.recorder.direct`.
 """
 
 from __future__ import annotations
@@ -16,42 +11,30 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from tracesvc.events import (
-    Counter,
-    IoWaitEnd,
-    IoWaitStart,
-    ProcKind,
-    StepBlock,
-    StepStart,
-    StepYield,
-    TaskExit,
-    TaskRunnable,
-)
+from tracesvc.events import ProcKind
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.reasons import reason_of
+from tracesvc.recorder.recording import HOOKS, Recording, new_recording
 from tracesvc.recorder.session import local
-from tracesvc.recorder.tree import GONE, TaskTree, create_record, in_run, read_tree
+from tracesvc.recorder.tree import GONE, TaskTree, in_run, read_tree
 
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
     from tracesvc.recorder.session import Session
 
-__all__ = ["LOOP_LAG", "RUN_QUEUE", "RunHooks"]
+__all__ = ["PublicRunHooks", "RunHooks"]
 
-SAMPLE_EVERY: Final = 250_000_000
-"""ns between samples of the run loop's counters"""
-RUN_QUEUE: Final = "trio.run_queue"
-"""counter: tasks that are runnable at the beginning of a pass of the run loop"""
-LOOP_LAG: Final = "trio.loop_lag"
-"""counter: ns that the longest pass since the last sample took; as long may a ready task have waited"""
+PIECE: Final = 64
+"""stacks that are looked at in one go: a tenth of a millisecond"""
+LONG: Final = 1_000_000_000
+"""ns after which the stack of a wait is told while it lasts"""
 
 
 class RunHooks(trio.abc.Instrument):
-    """Records one trio run into one proc. ``proc`` is None until the run has begun."""
+    """Records one trio run into one proc. ``proc`` is None until the run has begun; the subclasses are the ways in."""
 
     def __init__(self, session: Session, ended: Callable[[RunHooks], None]) -> None:
         """``ended`` is called when the run is over."""
@@ -60,16 +43,23 @@ class RunHooks(trio.abc.Instrument):
         self._token: trio.lowlevel.TrioToken | None = None
         self._before: Proc | None = None
         self.proc: Proc | None = None
+        self.recording: Any = None
+        """what the hooks call, see `new_recording`"""
+        self.thread = 0
+        """ident of the thread it runs in"""
         self.asked = 0
         """when its tasks were last asked for"""
 
     def before_run(self) -> None:
         """A run begins that the tracer was there before; it is not yet "in" trio."""
         if self._session.open:
-            self.enter().start()
+            proc = self.enter()
+            self._open(self.recording)
+            proc.start()
 
     def after_run(self) -> None:
         """The run is over, and with it the proc."""
+        self._close()
         if self.proc is not None:
             self.proc.stop()
         if local.proc is self.proc:
@@ -77,13 +67,37 @@ class RunHooks(trio.abc.Instrument):
         self._ended(self)
 
     def enter(self) -> Proc:
-        """In the run: make its proc that of the thread, and put the recording hooks in place."""
+        """In the run: make its proc that of the thread. Nothing is recorded by hooks yet."""
         proc = self.proc = self._session.new_proc(ProcKind.RUN, threading.current_thread().name)
         self._token = trio.lowlevel.current_trio_token()
         self._before, local.proc = local.proc, proc
-        for hook, function in _recording_hooks(proc).items():
-            setattr(self, hook, function)
+        self.thread = threading.get_ident()
+        self.recording = new_recording(proc, self._session.slow)
+        if self.thread == threading.main_thread().ident and not isinstance(
+            self.recording, Recording
+        ):
+            self.recording.in_main()
         return proc
+
+    def _open(self, recording: Any) -> None:
+        """Have trio call it; in the run."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Have trio call it no more; in the run."""
+
+    def add(self) -> None:
+        """In a run that has begun before: record by hooks from here on."""
+        self._open(self.recording)
+        trio.lowlevel.add_instrument(self)
+
+    def tell_stacks(self) -> None:
+        """Have it recorded where tasks are suspended that wait for long already; any thread."""
+        recording = self.recording
+        if recording is not None and recording.recording and recording.slow >= 0:
+            before = now() - max(recording.slow, LONG)
+            while recording.tell_stacks(before, PIECE) == PIECE:  # the lock is free in between
+                pass
 
     @property
     def is_current(self) -> bool:
@@ -101,6 +115,7 @@ class RunHooks(trio.abc.Instrument):
                 self._token.run_sync_soon(self._remove)
 
     def _remove(self) -> None:
+        self._close()
         with contextlib.suppress(KeyError):  # trio removed it, or the run is over
             trio.lowlevel.remove_instrument(self)
         if local.proc is self.proc:
@@ -122,128 +137,33 @@ class RunHooks(trio.abc.Instrument):
         with contextlib.suppress(*GONE):
             token.run_sync_soon(read)
 
-    # Overridden per instance by `enter`. They stand here because trio asks, when an instrument is added, which hooks it
-    # has, and that may be before the run (and so the proc) exists; then `before_run` comes first.
+
+class PublicRunHooks(RunHooks):
+    """By trio's public interface: an instrument."""
+
+    def _open(self, recording: Any) -> None:
+        for hook in HOOKS[:-1]:
+            setattr(self, hook, getattr(recording, hook))
+
+    # Overridden per instance by `_open`. They stand here because trio asks, when an instrument is added, which hooks it
+    # has, and that may be before the run (and so the proc) exists; then `before_run` comes first.  There is no
+    # ``after_io_wait``: that trio calls a hook costs more than what the hook does, it would be called in every pass of
+    # the loop, and almost every pass only polls.  The next hook that is called after a wait notes that it is over.
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See `_recording_hooks`."""
+        """See `tracesvc.recorder.recording`."""
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See `_recording_hooks`."""
+        """See `tracesvc.recorder.recording`."""
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
-        """See `_recording_hooks`."""
+        """See `tracesvc.recorder.recording`."""
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """See `_recording_hooks`."""
+        """See `tracesvc.recorder.recording`."""
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """See `_recording_hooks`."""
+        """See `tracesvc.recorder.recording`."""
 
     def before_io_wait(self, timeout: float) -> None:
-        """See `_recording_hooks`."""
-
-
-def _recording_hooks(proc: Proc) -> dict[str, Callable[..., None]]:
-    """The hooks of one run, by name."""
-    extend, records, capacity = proc.extend, proc.records, proc.capacity
-    step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
-    task_runnable, task_exit = TaskRunnable.number, TaskExit.number
-    io_wait_start, io_wait_end, counter = IoWaitStart.number, IoWaitEnd.number, Counter.number
-    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most;
-    # but a ``__del__`` that the garbage collector calls in between may spawn another.
-    fresh: set[int] = set()
-    yielded = exited = waiting = False
-    pass_start = next_sample = now()
-    worst_pass = 0
-
-    def wait_is_over() -> None:
-        nonlocal waiting, pass_start
-        waiting = False
-        pass_start = now()
-        extend((io_wait_end, pass_start, 0, 0, 0))
-
-    def before_task_step(task: trio.lowlevel.Task) -> None:
-        if waiting:
-            wait_is_over()
-        number = proc.running = task._counter + 1
-        extend((step_start, now(), number, 0, 0))
-
-    def after_task_step(task: trio.lowlevel.Task) -> None:
-        nonlocal yielded, exited
-        if yielded:
-            yielded = False
-            extend((step_yield, now(), proc.running, 0, 0))
-        elif exited:
-            exited = False
-        else:
-            time = now()
-            reason, thing = reason_of(task)
-            extend((step_block, time, proc.running, reason, thing))
-        proc.running = 0
-        if len(records) >= capacity:
-            proc.seal()
-
-    def task_scheduled(task: trio.lowlevel.Task) -> None:
-        nonlocal yielded
-        number = task._counter + 1
-        if number == proc.running:
-            yielded = True
-        elif number in fresh:
-            fresh.discard(number)
-        else:
-            if waiting:
-                wait_is_over()
-            extend((task_runnable, now(), number, proc.running, 0))
-
-    def task_spawned(task: trio.lowlevel.Task) -> None:
-        fresh.add(task._counter + 1)
-        extend(create_record(task, now()))
-        if len(records) >= capacity:
-            proc.seal()
-
-    def task_exited(task: trio.lowlevel.Task) -> None:
-        nonlocal exited, yielded
-        number = task._counter + 1
-        if number == proc.running:
-            exited, yielded = True, False
-        extend((task_exit, now(), number, 0, 0))
-
-    def before_io_wait(timeout: float) -> None:
-        nonlocal waiting, pass_start, worst_pass, next_sample
-        if waiting:
-            wait_is_over()
-        time = now()
-        if time - pass_start > worst_pass:
-            worst_pass = time - pass_start
-        pass_start = time
-        if time >= next_sample:
-            extend((counter, time, LOOP_LAG, worst_pass, 0))
-            next_sample, worst_pass = time + SAMPLE_EVERY, 0
-            extend((counter, time, RUN_QUEUE, _run_queue_length(), 0))
-        if timeout > 0:
-            waiting = True
-            extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
-
-    # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
-    return {
-        hook.__name__: trio.lowlevel.enable_ki_protection(hook)
-        for hook in (
-            before_task_step,
-            after_task_step,
-            task_scheduled,
-            task_spawned,
-            task_exited,
-            before_io_wait,
-        )
-    }
-
-
-def _run_queue_length() -> int:
-    """Tasks that are runnable; called between steps."""
-    root = trio.lowlevel.current_root_task()
-    queue = getattr(getattr(root, "_runner", None), "runq", None)
-    if queue is not None:
-        return len(queue)
-    # the public way; it looks at every file descriptor that is waited for
-    return trio.lowlevel.current_statistics().tasks_runnable
+        """See `tracesvc.recorder.recording`."""

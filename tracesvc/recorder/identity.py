@@ -11,21 +11,20 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Final
 
-__all__ = ["cut_name", "cut_text", "entry_of", "number_of"]
+from tracesvc.recorder.native import native
+from tracesvc.recorder.texts import cut_name
 
-MAX_NAME: Final = 1024
-"""bytes of UTF-8 in a name"""
+__all__ = ["entry_of", "number_of"]
 
 _numbers: Final[dict[int, tuple[int, weakref.ref[object]]]] = {}
 _next: Final = itertools.count(1).__next__
 
 
-def number_of(thing: object) -> int:
-    """The number of a living object; 0 where it cannot be told apart over time (no weak references)."""
-    known = _numbers.get(id(thing))
+def _number_of(thing: object) -> int:
+    key = id(thing)
+    known = _numbers.get(key)
     if known is not None:
         return known[0]
-    key = id(thing)
     try:
         reference = weakref.ref(thing, _forgetter(key))
     except TypeError:
@@ -40,6 +39,10 @@ def _forgetter(key: int) -> Callable[[weakref.ref[object]], None]:
         _numbers.pop(key, None)
 
     return forget
+
+
+number_of: Final[Callable[[object], int]] = _number_of if native is None else native.number_of
+"""the number of a living object; 0 where it cannot be told apart over time (no weak references)"""
 
 
 _entries: Final[dict[CodeType, str]] = {}
@@ -60,27 +63,5 @@ def entry_of(coroutine: object) -> str:
     return entry
 
 
-def cut_name(name: object, limit: int = MAX_NAME) -> str:
-    """``name`` as text of at most ``limit`` bytes of UTF-8; one that was cut ends in "\N{HORIZONTAL ELLIPSIS}"."""
-    if type(name) is str and len(name) <= limit and name.isascii():
-        return name
-    return cut_text(name, limit)[0]
-
-
-def cut_text(thing: object, limit: int) -> tuple[str, int]:
-    """`cut_name`, and how many characters of the text were cut off."""
-    text = str.__str__(
-        thing if isinstance(thing, str) else _safe_repr(thing)
-    )  # of a subclass: what it holds
-    encoded = text[: limit + 1].encode("utf-8", "replace")
-    if len(encoded) <= limit:
-        return encoded.decode(), 0
-    kept = encoded[: limit - 3].decode("utf-8", "ignore")
-    return kept + "\N{HORIZONTAL ELLIPSIS}", len(text) - len(kept)
-
-
-def _safe_repr(thing: object) -> str:
-    try:
-        return repr(thing)
-    except Exception:  # a repr is the program's code, and an annotation never raises
-        return f"<{type(thing).__qualname__}: its repr raised>"
+if native is not None:
+    native.texts(entry_of, cut_name)

@@ -17,11 +17,13 @@ from tracesvc.events import (
     TaskCreate,
     TaskExit,
     TaskRunnable,
+    TaskStack,
     TaskState,
     TaskWaiting,
 )
-from tracesvc.format.batch import MAX_EVENTS, SLOTS
+from tracesvc.format.batch import MAX_EVENTS
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
+from tracesvc.recorder.records import AnyRecords
 from tracesvc.recorder.tree import TaskTree
 
 __all__ = ["LiveState"]
@@ -38,7 +40,7 @@ _CHANGES: Final = bytes(
     (i in _STATE or i == TaskExit.number) and i != StepStart.number for i in range(256)
 )
 _OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
-_ANNOTATIONS: Final = bytes(i in _OPENINGS for i in range(256))
+_OTHERS: Final = bytes(i in _OPENINGS or i == TaskStack.number for i in range(256))
 _WAITS: Final = {TaskWaiting.number, StepBlock.number}
 _PLACES: Final = tuple(range(MAX_EVENTS))
 
@@ -46,13 +48,15 @@ _PLACES: Final = tuple(range(MAX_EVENTS))
 class _Run:
     """Live tasks of one run."""
 
-    __slots__ = ("last", "tasks")
+    __slots__ = ("last", "stacks", "tasks")
 
     def __init__(self) -> None:
         self.tasks: dict[int, tuple[int, int, str, str]] = {}
         """task -> (parent, nursery, name, entry)"""
         self.last: dict[int, tuple[int, int, int, int]] = {}
         """task -> (state, since, reason, object)"""
+        self.stacks: dict[int, tuple[int, Any]] = {}
+        """task -> (when it was seen, where it was suspended)"""
 
 
 class LiveState:
@@ -80,25 +84,28 @@ class LiveState:
         """Procs that have live tasks."""
         return list(self._runs)
 
-    def apply(self, proc: int, records: list[Any]) -> None:
+    def apply(self, proc: int, records: AnyRecords) -> None:
         """Take in a batch. Only the last event of each task counts, so the cost per event is that of a few C loops."""
-        types = bytes(bytearray(records[0::SLOTS]))  # twice as fast as without the detour
-        changes = types.translate(_CHANGES)
-        tasks = records[2::SLOTS]
-        last = dict(zip(compress(tasks, changes), compress(_PLACES, changes), strict=True))
+        types, last = records.types(), records.last_of_tasks(_CHANGES)
         # every step but the last one has its end in this batch, and that is what counts
         place = types.rfind(StepStart.number)
-        if place >= 0 and last.get(tasks[place], -1) < place:
-            last[tasks[place]] = place
+        if place >= 0:
+            task = records.record(place)[2]
+            if last.get(task, -1) < place:
+                last[task] = place
         if last:
             self._apply_tasks(proc, records, types, last)
-        annotations = types.translate(_ANNOTATIONS)
-        if 1 in annotations:
-            for i in compress(range(0, len(records), SLOTS), annotations):
-                self._apply_annotation(*records[i : i + SLOTS])
+        others = types.translate(_OTHERS)
+        if 1 in others:
+            for i in compress(_PLACES, others):
+                number, *fields = records.record(i)
+                if number == TaskStack.number:
+                    self._apply_stack(proc, *fields)
+                else:
+                    self._apply_annotation(number, *fields)
 
     def _apply_tasks(
-        self, proc: int, records: list[Any], types: bytes, last: dict[int, int]
+        self, proc: int, records: AnyRecords, types: bytes, last: dict[int, int]
     ) -> None:
         run = self._runs.get(proc)
         if run is None:
@@ -110,21 +117,26 @@ class LiveState:
                 if task in states:  # else it came and went in this batch
                     del states[task]
                     tasks.pop(task, None)
+                    run.stacks.pop(task, None)
                 continue
             if task not in tasks:
                 new += 1
-            i = place * SLOTS
+            _, time, _, b, c = records.record(place)
             if number in _WAITS:
-                states[task] = _STATE[number], records[i + 1], records[i + 3], records[i + 4]
+                states[task] = _STATE[number], time, b, c
             else:
-                states[task] = _STATE[number], records[i + 1], 0, 0
+                states[task] = _STATE[number], time, 0, 0
         place = len(types)
         while new and (place := types.rfind(TaskCreate.number, 0, place)) >= 0:
-            i = place * SLOTS
-            task = records[i + 2]
+            _, _, task, b, c = records.record(place)
             if task in states and task not in tasks:
-                tasks[task] = records[i + 3], *records[i + 4]
+                tasks[task] = b, *c
                 new -= 1
+
+    def _apply_stack(self, proc: int, time: int, task: int, stack: Any, _: int) -> None:
+        run = self._runs.get(proc)
+        if run is not None and task in run.last and run.last[task][1] <= time:
+            run.stacks[task] = time, stack
 
     def _apply_annotation(self, number: int, time: int, a: int, b: Any, c: Any) -> None:
         if number == SpanBegin.number:
@@ -151,6 +163,7 @@ class LiveState:
         old = self._runs.get(proc) or _Run()
         run = self._runs[proc] = _Run()
         run.tasks = tree.tasks
+        run.stacks = {task: row for task, row in old.stacks.items() if task in tree.tasks}
         for task, (state, reason, thing) in tree.states.items():
             known = old.last.get(task)
             since = (
@@ -174,14 +187,17 @@ class LiveState:
         """Live tasks of a run."""
         return len(self._runs[proc].tasks)
 
-    def task_rows(self, proc: int, intern: Callable[[str], int]) -> Iterator[TaskRow]:
+    def task_rows(
+        self, proc: int, intern: Callable[[str], int], intern_stack: Callable[[Any], int]
+    ) -> Iterator[TaskRow]:
         """The live tasks of a run. It must not be changed while this is iterated."""
         run = self._runs[proc]
         for task, (parent, nursery, name, entry) in run.tasks.items():
             state, since, reason, thing = run.last[task]
-            yield TaskRow(
-                task, parent, nursery, intern(name), intern(entry), state, since, reason, thing
-            )
+            seen, stack = run.stacks.get(task, (0, None))
+            number = intern_stack(stack if state == TaskState.WAITING and since <= seen else None)
+            names = intern(name), intern(entry)
+            yield TaskRow(task, parent, nursery, *names, state, since, reason, thing, number)
 
     def annotation_rows(self, intern: Callable[[str], int]) -> list[SpanRow | RegionRow]:
         """The open spans and regions."""

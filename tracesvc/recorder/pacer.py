@@ -16,10 +16,15 @@ from typing import Final
 
 import trio
 
-__all__ = ["Pacer", "ResidentMemory", "real_deadline"]
+__all__ = ["Pacer", "ResidentMemory", "is_shutdown", "real_deadline"]
 
 
 logger: Final = logging.getLogger("tracesvc")
+
+
+def is_shutdown(exc: RuntimeError) -> bool:
+    """Whether a thread could not be started because the program is about to end: so it is from Python 3.12 on."""
+    return "interpreter shutdown" in str(exc)
 
 
 class Pacer:
@@ -32,7 +37,12 @@ class Pacer:
         self._thread: Final = threading.Thread(target=self._run, name="tracesvc pacer", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Where the program is about to end, there is no beat any more."""
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            if not is_shutdown(exc):
+                raise
 
     def stop(self) -> None:
         """No beat begins after this; waits for one that is under way."""
@@ -62,9 +72,7 @@ def real_deadline(scope: trio.CancelScope, seconds: float) -> Iterator[None]:
     thread = threading.Thread(target=wait, name="tracesvc deadline", daemon=True)
     try:
         thread.start()
-    except (
-        RuntimeError
-    ):  # the interpreter is about to end: the program's own clock is better than none
+    except RuntimeError:  # the program is about to end: its own clock is better than none
         scope.deadline = trio.current_time() + seconds
     try:
         yield

@@ -1,10 +1,9 @@
 """A proc: one writer of events, with its own buffer, sequence numbers and loss count.
 
-Emitting is one call, ``proc.extend((type, time, a, b, c))``: ``extend`` is the bound method of the list that is the
-buffer, so a record is stored whole, by one C call, under whatever re-enters at that moment (a signal handler, a
-``__del__``, the garbage collector) and from whatever thread.  The list is never replaced.  ``seal()`` takes full blocks
-of records off its front and hands them to the session; the sequence number of a record is its place in the list plus
-what was taken before, so it is assigned before anything can be lost.
+Emitting is one call, ``proc.extend((type, time, a, b, c))``, which stores a record whole: see
+`tracesvc.recorder.records`.  The buffer is never replaced.  ``seal()`` takes full blocks of records off its front and
+hands them to the session; the sequence number of a record is its place in the buffer plus what was taken before, so it
+is assigned before anything can be lost.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from tracesvc.events import LossCause, ProcKind, ProcStart, ProcStop
 from tracesvc.format.batch import SLOTS
 from tracesvc.format.records import LossRow
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.records import AnyRecords, Records, flat
+from tracesvc.recorder.texts import cut_name
 
 if TYPE_CHECKING:
     from tracesvc.recorder.session import Session
@@ -33,8 +33,8 @@ class Buffer:
 
     __slots__ = ("first", "lost", "proc", "records")
 
-    def __init__(self) -> None:
-        self.records: list[Any] = []
+    def __init__(self, records: AnyRecords) -> None:
+        self.records: Final = records
         self.proc: Proc | None = None
         self.first = 0
         self.lost: list[LossRow] = []
@@ -42,7 +42,7 @@ class Buffer:
 
     def __len__(self) -> int:
         """Events in it."""
-        return len(self.records) // SLOTS
+        return self.records.events
 
     def clear(self) -> None:
         """Empty it for the next use."""
@@ -66,7 +66,6 @@ class Proc:
         "number",
         "payload",
         "records",
-        "running",
         "sealed",
         "session",
         "thread",
@@ -80,12 +79,10 @@ class Proc:
         self.kind: Final = kind
         self.name: Final = cut_name(name)
         self.thread: Final = thread
-        self.capacity: Final = events * SLOTS
-        """list slots of a full buffer"""
-        self.records: Final[list[Any]] = []
+        self.records: Final = session.new_records()
+        self.capacity: Final = events * (SLOTS if isinstance(self.records, Records) else 1)
+        """``len(proc.records)`` of a full buffer"""
         self.extend: Final[Callable[[tuple[Any, ...]], None]] = self.records.extend
-        self.running = 0
-        """id of the task whose step runs here (or whose thread call), 0: none"""
         self.payload = 0
         """bytes of texts and attributes in the buffer, about"""
         self.sealed = 0
@@ -99,7 +96,7 @@ class Proc:
     @property
     def emitted(self) -> int:
         """Events so far; the next sequence number."""
-        return self.sealed + len(self.records) // SLOTS
+        return self.sealed + self.records.events
 
     def start(self) -> None:
         self.extend((ProcStart.number, now(), self.kind, self.thread, self.name))
@@ -122,28 +119,38 @@ class Proc:
         if not self._sealing.acquire(blocking=wait, timeout=1.0 if wait else -1):
             return
         try:
-            records, capacity = self.records, self.capacity
+            records, size = self.records, self.session.buffer_events
             self.payload = 0
             if not self.session.accepting:  # the trace is over; a thread or a hook did not know yet
-                count = len(records) // SLOTS
-                del records[: count * SLOTS]
-                self.session.dropped_late += count
+                self.session.drop_late(records)
                 return
-            while len(records) >= capacity or (everything and records):
-                block = records[:capacity]
-                del records[: len(block)]
-                first, count = self.sealed, len(block) // SLOTS
-                self.sealed = first + count
-                buffer = self.session.take_empty(self)
-                if isinstance(buffer, LossCause):
-                    times = block[1::SLOTS]  # not in order, where an emission was interrupted
-                    self._lose(first, count, min(times), max(times), buffer)
-                else:
-                    buffer.proc, buffer.first, buffer.records = self, first, block
-                    buffer.lost = self.take_pending_loss()
-                    self.session.submit(buffer)
+            while records.events >= size or ((everything or records.missed) and records.events):
+                self._seal_block(min(records.events, size))
         finally:
             self._sealing.release()
+
+    def _seal_block(self, count: int) -> None:
+        buffer = self.session.take_empty(self)
+        block = self.session.take_spare() if isinstance(buffer, LossCause) else buffer.records
+        missed = self.records.take(count, block)
+        first = self.sealed
+        self.sealed = first + count
+        if isinstance(buffer, LossCause):
+            if block.in_order(0):
+                start, end = block.first_time, block.last_time
+            else:  # an emission was interrupted
+                times = flat(block)[1::SLOTS]
+                start, end = min(times), max(times)
+            self._lose(first, count, start, end, buffer)
+            self.session.give_back(block)
+        else:
+            buffer.proc, buffer.first = self, first
+            buffer.lost = self.take_pending_loss()
+            self.session.submit(buffer)
+        if missed:
+            self.sealed += missed
+            time = now()
+            self._lose(first + count, missed, time, time, LossCause.NO_MEMORY)
 
     def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
         """Enter a block that found no room; one row for what was lost in one go."""
@@ -161,7 +168,7 @@ class Proc:
 
     def take_last_loss(self, passed: int) -> list[LossRow]:
         """What was lost at the end of a proc that is over, once the reader has had the ``passed`` events before it."""
-        if self.live or self.records or not self._sealing.acquire(blocking=False):
+        if self.live or self.records.events or not self._sealing.acquire(blocking=False):
             return []
         try:
             rows = self._pending_loss

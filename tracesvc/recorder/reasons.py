@@ -8,10 +8,8 @@ it blocked and whose abort function trio has already dropped.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any, Final
@@ -20,6 +18,8 @@ import trio
 
 from tracesvc.events import Reason
 from tracesvc.recorder.identity import number_of
+from tracesvc.recorder.native import native
+from tracesvc.recorder.stacks import await_chain
 
 __all__ = ["reason_of"]
 
@@ -60,24 +60,41 @@ def _learn(abort: FunctionType) -> _Rule:
     if code.co_filename.startswith(_TRIO):
         for name, reason, variable in _ABORTS:
             if code.co_qualname == name:
-                rule = _rule(int(reason), code.co_freevars, variable)
+                rule = _rule(code, int(reason), variable)
     if len(_rules) >= 4096:  # code made at run time must not pile up here
         _rules.clear()
     _rules[id(code)] = code, rule
     return rule
 
 
-def _rule(reason: int, variables: tuple[str, ...], variable: str) -> _Rule:
+_CONSTANT, _OBJECT_IN_CELL, _STATE_IN_CELL, _FILE_DESCRIPTOR, _PARKING_LOT = range(5)
+"""kinds of rules as ``csrc/reasons.c`` has them"""
+
+
+def _teach(code: CodeType, kind: int, reason: int, cell: int = 0, second: int = 0) -> None:
+    """Have the native part answer by itself from now on."""
+    if native is not None:
+        native.learn(code, kind, reason, cell, second)
+
+
+def _rule(code: CodeType, reason: int, variable: str) -> _Rule:
+    variables = code.co_freevars
     if variable == "lot":
+        _teach(code, _PARKING_LOT, reason)
         return _parked
     if variable == "fd":
-        return _file_descriptor(variables.index("fd"), variables.index("attr_name"))
+        fd, direction = variables.index("fd"), variables.index("attr_name")
+        _teach(code, _FILE_DESCRIPTOR, reason, fd, direction)
+        return _file_descriptor(fd, direction)
     if variable not in variables:
+        _teach(code, _CONSTANT, reason)
         return _constant((reason, 0))
     cell = variables.index(variable)
     if reason in (Reason.CHANNEL_SEND, Reason.CHANNEL_RECEIVE):
         # both ends and all their clones share one state: that is the channel
+        _teach(code, _STATE_IN_CELL, reason, cell)
         return lambda task, closure: (reason, number_of(closure[cell].cell_contents._state))
+    _teach(code, _OBJECT_IN_CELL, reason, cell)
     return lambda task, closure: (reason, number_of(closure[cell].cell_contents))
 
 
@@ -121,6 +138,8 @@ def _lock_owners() -> Mapping[trio.lowlevel.Task, object] | None:
 
 
 _owners: Final = _lock_owners()
+if native is not None:
+    native.owners(_owners)
 
 
 def _waits_for_process(task: trio.lowlevel.Task) -> bool:
@@ -129,7 +148,7 @@ def _waits_for_process(task: trio.lowlevel.Task) -> bool:
     To look at the stack takes long, and servers wait for a socket with every request: this is asked only of tasks that
     hold a lock, as that method does all the time.
     """
-    return any(code is _process_wait for code, _ in _await_chain(task))
+    return any(code is _process_wait for code, _ in await_chain(task.coro))
 
 
 # --- parking lots --------------------------------------------------------------------------------
@@ -139,24 +158,31 @@ _lots: Final[dict[int, tuple[weakref.ref[object], Answer]]] = {}
 
 def _parked(task: trio.lowlevel.Task, closure: object = None) -> Answer:
     lot = task.custom_sleep_data
-    known = _lots.get(id(lot))
-    if known is not None and known[0]() is lot:
-        return known[1]
-    answer = _owner_of_lot(task, lot)
     key = id(lot)
+    known = _lots.get(key)
+    if known is not None and known[0]() is lot:
+        answer = known[1]
+    else:
+        answer = _owner_of_lot(task, lot)
 
-    def forget(_: weakref.ref[object]) -> None:
-        _lots.pop(key, None)
+        def forget(_: weakref.ref[object]) -> None:
+            _lots.pop(key, None)
+            if native is not None:
+                native.forget(key)
 
-    with contextlib.suppress(TypeError):  # a lot without weak references is looked at every time
-        _lots[key] = weakref.ref(lot, forget), answer
+        try:
+            _lots[key] = weakref.ref(lot, forget), answer
+        except TypeError:  # one without weak references is looked at every time
+            return answer
+    if native is not None:
+        native.remember(lot, answer[1], answer[0])
     return answer
 
 
 def _owner_of_lot(task: trio.lowlevel.Task, lot: object) -> Answer:
     """Whose parking lot it is: the object whose method awaits ``park``."""
     owner: FrameType | None = None
-    for code, frame in _await_chain(task):
+    for code, frame in await_chain(task.coro):
         if code.co_qualname == "ParkingLot.park":
             break
         owner = frame
@@ -181,37 +207,6 @@ _PLACES: Final = {
 }
 
 
-def _await_chain(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, FrameType | None]]:
-    """What the task is suspended in, outermost first: coroutines, generators, asynchronous generators."""
-    awaited: Any = task.coro
-    while awaited is not None:
-        for code, frame, further in _SUSPENDED:
-            if hasattr(awaited, code):
-                yield getattr(awaited, code), getattr(awaited, frame)
-                awaited = getattr(awaited, further)
-                break
-        else:
-            if type(awaited).__name__ not in _DRIVERS:
-                return
-            driven = gc.get_referents(awaited)
-            awaited = next((thing for thing in driven if isinstance(thing, _DRIVEN)), None)
-
-
-_SUSPENDED: Final = (
-    ("cr_code", "cr_frame", "cr_await"),
-    ("ag_code", "ag_frame", "ag_await"),
-    ("gi_code", "gi_frame", "gi_yieldfrom"),
-)
-_DRIVEN: Final = Awaitable, AsyncGenerator
-_DRIVERS: Final = {
-    "anext_awaitable",
-    "async_generator_asend",
-    "async_generator_athrow",
-    "coroutine_wrapper",
-}
-"""types that do not say what they drive: only the garbage collector can tell"""
-
-
 def _self_of(frame: FrameType) -> Any:
     """The object whose method it is, where it is one of trio's: nobody else's locals are touched."""
     code = frame.f_code
@@ -220,7 +215,7 @@ def _self_of(frame: FrameType) -> Any:
 
 
 def _by_stack(task: trio.lowlevel.Task) -> Answer:
-    for code, frame in reversed(list(_await_chain(task))):
+    for code, frame in reversed(list(await_chain(task.coro))):
         reason = _PLACES.get(code.co_qualname)
         if reason is None or not code.co_filename.startswith(_TRIO):
             continue

@@ -18,8 +18,8 @@ import trio
 
 from tracesvc.events import ProcKind, ThreadEnd, ThreadStart
 from tracesvc.recorder.clock import now
-from tracesvc.recorder.identity import cut_name
 from tracesvc.recorder.session import local
+from tracesvc.recorder.texts import cut_name
 from tracesvc.recorder.tree import task_id
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ class Seams:
                 return fn()
             proc = session.proc_of_thread()
             proc.extend((ThreadStart.number, now(), task, function, 0))
-            proc.running = task
+            proc.records.running = task
             try:
                 return fn()
             finally:
-                proc.running = 0
+                proc.records.running = 0
                 proc.extend((ThreadEnd.number, now(), task, 0, 0))
                 if len(proc.records) >= proc.capacity:
                     proc.seal()

@@ -13,14 +13,16 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tracesvc.events import LossCause, ProcKind
 from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
+from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.tree import GONE, in_run
 
 if TYPE_CHECKING:
@@ -40,7 +42,16 @@ local: Final = _Local()
 class Session:
     """What is shared by everything that records between one start and its stop."""
 
-    def __init__(self, buffer_events: int, queue_buffers: int) -> None:
+    def __init__(
+        self,
+        buffer_events: int,
+        queue_buffers: int,
+        new_records: Callable[[], AnyRecords] = Records,
+    ) -> None:
+        """``new_records`` makes a buffer, native or not."""
+        self.new_records: Final = new_records
+        self.slow = -1
+        """ns that a wait lasts whose stack is recorded; negative: none"""
         self.id: Final = str(uuid.uuid4())
         self.open = True
         """False from the stop on: what is emitted then is dropped and counted as late"""
@@ -56,6 +67,7 @@ class Session:
         self._threads: Final[dict[int, threading.Thread]] = {}
         self._sealed: Final[deque[Buffer]] = deque()
         self._empty: Final[deque[Buffer]] = deque(maxlen=queue_buffers)
+        self._spare: Final[deque[AnyRecords]] = deque(maxlen=4)
         self._queued = 0
         """buffers in the channel; changed in the reader's run only"""
         self._reader: trio.lowlevel.TrioToken | None = None
@@ -121,7 +133,7 @@ class Session:
         try:
             return self._empty.pop()
         except IndexError:
-            return Buffer()
+            return Buffer(self.new_records())
 
     def submit(self, buffer: Buffer) -> None:
         """Queue a sealed buffer and wake the reader's run. Any thread, any hook."""
@@ -135,6 +147,24 @@ class Session:
         if reader is not None:
             with contextlib.suppress(*GONE):
                 reader.run_sync_soon(callback, idempotent=True)
+
+    def take_spare(self) -> AnyRecords:
+        """Empty records for a block that is to be dropped."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self.new_records()
+
+    def give_back(self, records: AnyRecords) -> None:
+        """What `take_spare` gave."""
+        records.clear()
+        self._spare.append(records)
+
+    def drop_late(self, records: AnyRecords) -> None:
+        """What was emitted after the end."""
+        late = self.new_records()
+        records.take(records.events, late)
+        self.dropped_late += late.events
 
     def recycle(self, buffer: Buffer) -> None:
         """Put a buffer that was read back on the empty list."""
@@ -199,6 +229,27 @@ class Session:
         except GONE:
             return False
         return True
+
+    @contextlib.contextmanager
+    def unless_reader_dies(self, give_up: Callable[[], None]) -> Iterator[None]:
+        """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
+        if self.reader_is_here:
+            yield
+            return
+        dead = 0
+
+        def beat() -> None:
+            nonlocal dead
+            dead = 0 if self.reader_alive else dead + 1
+            if dead == 2:
+                give_up()
+
+        watch = Pacer(beat)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.stop()
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.proc import Proc
 
 __all__ = ["ProcStatistics", "TracerStatistics"]
 
@@ -22,6 +25,13 @@ class ProcStatistics:
     """events by cause"""
     live: bool
 
+    @classmethod
+    def of(cls, proc: Proc) -> ProcStatistics:
+        """Of a proc as it is now."""
+        lost = {cause.name.lower(): n for cause, n in proc.lost.items()}
+        kind = proc.kind.name.lower()
+        return cls(proc.number, kind, proc.name, proc.emitted, lost, proc.live)
+
 
 @dataclass(frozen=True, slots=True)
 class TracerStatistics:
@@ -31,7 +41,9 @@ class TracerStatistics:
     """OFF, ON or DRAINING"""
     session: str | None
     way: str
-    """which way into trio: "public" """
+    """which way into trio: "direct" or "public" """
+    native: bool
+    """whether the native recorder records"""
     missing: tuple[str, ...]
     """parts of trio that this version does not have, and so are not traced"""
     events: int

@@ -13,11 +13,19 @@ import os
 import threading
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import trio
 
-from tracesvc.events import Counter, LossCause, ProcKind, StepStart, StepYield, TaskWaiting
+from tracesvc.events import (
+    Counter,
+    LossCause,
+    ProcKind,
+    StepStart,
+    StepYield,
+    TaskCreate,
+    TaskWaiting,
+)
 from tracesvc.format.frames import Frame
 from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
 from tracesvc.recorder.clock import now
@@ -25,15 +33,25 @@ from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
-from tracesvc.recorder.identity import cut_name
+from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer, ResidentMemory
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
+from tracesvc.recorder.recording import ENTRY_TASK
 from tracesvc.recorder.seams import OWN, Seams
 from tracesvc.recorder.session import Session, local
-from tracesvc.recorder.source import program_name, source
+from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
-from tracesvc.recorder.tree import create_record, in_run, is_suspended, live_tasks, task_id
+from tracesvc.recorder.tree import (
+    in_any_run,
+    in_any_task,
+    in_run,
+    is_suspended,
+    live_tasks,
+    origin_of,
+    task_id,
+)
+from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
@@ -58,23 +76,16 @@ class Tracer:
     """Records the trio runs of this process into a stream of frames.
 
     Most programs use `tracesvc.open_tracer`; this is what lies below it.  One tracer at a time is ON or DRAINING in a
-    process.  Buffers have ``buffer_events`` events; at most ``queue_buffers`` full ones wait for the reader, what comes
-    when there is no room is dropped and accounted for.  ``name`` is the source's, by default that of the script.
+    process.  It takes the options of
+    `tracesvc.recorder.options.Options`.
 
     Raises:
       ValueError: an option is out of its range.
     """
 
-    def __init__(
-        self, *, name: str | None = None, buffer_events: int = 1024, queue_buffers: int = 256
-    ) -> None:
-        if not 16 <= buffer_events <= 1 << 16:
-            raise ValueError(f"buffer_events must be between 16 and 65536, not {buffer_events}")
-        if not 2 <= queue_buffers <= 1 << 16:
-            raise ValueError(f"queue_buffers must be between 2 and 65536, not {queue_buffers}")
-        self._name: Final = cut_name(name or program_name())
-        self._buffer_events: Final = buffer_events
-        self._queue_buffers: Final = queue_buffers
+    def __init__(self, **options: Unpack[OptionKeywords]) -> None:
+        self._options: Final = Options(**options)
+        self._way: Way | None = None
         self.state = TracerState.OFF
         self._session: Session | None = None
         self._drain: Drain | None = None
@@ -91,6 +102,7 @@ class Tracer:
         self._stored = 0
         self._encoded = 0
         """when the last step of the reader ended"""
+        self._watchdog: Watchdog | None = None
         self._memory: ResidentMemory | None = None
         self._rss = 0
         self._repairs_before: Tally[str] = Tally()
@@ -133,7 +145,13 @@ class Tracer:
             raise
 
     def _start(self) -> None:
-        session = self._session = Session(self._buffer_events, self._queue_buffers)
+        options = self._options
+        way = Way.choose(options, "" if self._way is None else self._way.obstacle)
+        self._way = way
+        session = self._session = Session(
+            options.buffer_events, options.queue_buffers, way.new_records
+        )
+        session.slow = options.slow
         self._runs = []
         self._drain = self._pacer = self._memory = None
         self._lent = self._held = self._pieces = None
@@ -145,17 +163,24 @@ class Tracer:
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(session, source(self._name), {"buffer_events": self._buffer_events})
+        self._drain = Drain(
+            session, source(options.source_name), {"buffer_events": options.buffer_events}
+        )
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
+        if options.stall_s:
+            limit = int(options.stall_s * 1e9)
+            self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
         if hooks is not None:
-            trio.lowlevel.add_instrument(hooks)
+            hooks.add()
         self._seams.open()
         self._garbage.open()
         self._pacer.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self.state = TracerState.ON
         recording.session = session
 
@@ -170,31 +195,35 @@ class Tracer:
             and not any(run.is_current for run in list(self._runs))
         ):
             run = self._enter_run(session)
-            trio.lowlevel.add_instrument(run)
+            run.add()
             if not session.open:  # a stop() in another thread has not seen it
                 run.leave()
 
     def _enter_run(self, session: Session) -> RunHooks:
         """Make the current run one that is recorded: a snapshot of it, and the step that is under way."""
-        caller = (
-            trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
-        )  # None: a guest's host
+        caller = trio.lowlevel.current_task() if in_any_task() else None  # None: a guest's host
         hooks = self._new_run()
         proc = hooks.enter()
-        self._snapshot(session, proc, caller)
+        self._snapshot(session, hooks, proc, caller)
         proc.start()
         if caller is not None:
-            proc.running = task_id(caller)
-            proc.extend((StepStart.number, now(), proc.running, 0, 0))
+            proc.records.running = task_id(caller)
+            proc.extend((StepStart.number, now(), proc.records.running, 0, 0))
         return hooks
 
-    def _snapshot(self, session: Session, proc: Proc, caller: trio.lowlevel.Task | None) -> None:
+    def _snapshot(
+        self, session: Session, run: RunHooks, proc: Proc, caller: trio.lowlevel.Task | None
+    ) -> None:
         """Every live task of this run as if it had just come to be, and what is open in it."""
         contexts = []
         for task in live_tasks():
-            proc.extend(create_record(task, now()))
+            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
+            if task.name == ENTRY_TASK:
+                run.recording.entry_task = task_id(task)
             if task is not caller and is_suspended(task):
-                proc.extend((TaskWaiting.number, now(), task_id(task), *reason_of(task)))
+                time, (reason, thing) = now(), reason_of(task)
+                proc.extend((TaskWaiting.number, time, task_id(task), reason, thing))
+                run.recording.waits(task, time, reason)
             contexts.append((task_id(task), task.context))
             if len(proc.records) >= proc.capacity:
                 proc.seal()
@@ -202,7 +231,8 @@ class Tracer:
 
     def _new_run(self) -> RunHooks:
         assert self._session is not None
-        hooks = RunHooks(self._session, self._forget_run)
+        assert self._way is not None
+        hooks = self._way.hooks(self._session, self._forget_run)
         self._runs.append(hooks)
         return hooks
 
@@ -235,7 +265,7 @@ class Tracer:
             self._drained = token, drained
             session.drain()
             if session.reader_alive:
-                with _unless_dead(session, lambda: token.run_sync_soon(drained.set)):
+                with session.unless_reader_dies(lambda: token.run_sync_soon(drained.set)):
                     await drained.wait()
             else:
                 await trio.lowlevel.checkpoint()
@@ -245,7 +275,7 @@ class Tracer:
     def _finish_recording(self, session: Session) -> None:
         recording.session = None
         session.open = False
-        if trio.lowlevel.in_trio_run():
+        if in_any_run():
             proc = next(
                 (
                     run.proc
@@ -254,9 +284,9 @@ class Tracer:
                 ),
                 None,
             )
-            if proc is not None and proc.running:
-                proc.extend((StepYield.number, now(), proc.running, 0, 0))
-                proc.running = 0
+            if proc is not None and proc.records.running:
+                proc.extend((StepYield.number, now(), proc.records.running, 0, 0))
+                proc.records.running = 0
                 proc.stop()
         self._close_hooks()
         while now() == session.monotonic:  # a clock that ticks rarely must have moved
@@ -265,6 +295,9 @@ class Tracer:
     def _close_hooks(self) -> None:
         if self._pacer is not None:
             self._pacer.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
         if self._memory is not None:
             self._memory.close()
         if self._garbage is not None:
@@ -409,8 +442,11 @@ class Tracer:
         old = now() - OLD
         for proc in list(session.procs.values()):
             with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
-                if proc.records[1] <= old:
+                if proc.records.first_time <= old:
                     proc.seal(everything=True)
+        if session.slow >= 0:
+            for run in list(self._runs):
+                run.tell_stacks()
         if self._drain is not None and self._drain.stale:
             self._ask_for_tasks(self._drain, old)
         if self.on_beat is not None:
@@ -492,7 +528,8 @@ class Tracer:
         return TracerStatistics(
             state=self.state.value,
             session=None if session is None else session.id,
-            way="public",
+            way="direct" if self._way is not None and self._way.direct else "public",
+            native=self._way is not None and self._way.native,
             missing=() if self._seams is None else tuple(self._seams.missing),
             events=retired
             + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
@@ -504,41 +541,9 @@ class Tracer:
             buffers=0 if session is None else session.buffers,
             frames=0 if drain is None else drain.frames,
             bytes=0 if drain is None else drain.bytes,
-            procs=tuple(
-                ProcStatistics(
-                    proc.number,
-                    proc.kind.name.lower(),
-                    proc.name,
-                    proc.emitted,
-                    {cause.name.lower(): n for cause, n in proc.lost.items()},
-                    proc.live,
-                )
-                for proc in procs
-            ),
+            procs=tuple(map(ProcStatistics.of, procs)),
             sinks=self.sinks(),
         )
-
-
-@contextlib.contextmanager
-def _unless_dead(session: Session, give_up: Callable[[], None]) -> Iterator[None]:
-    """Call ``give_up``, in a thread, when the reader's run has been over for two beats: time enough to pass it on."""
-    if session.reader_is_here:
-        yield
-        return
-    dead = 0
-
-    def beat() -> None:
-        nonlocal dead
-        dead = 0 if session.reader_alive else dead + 1
-        if dead == 2:
-            give_up()
-
-    watch = Pacer(beat)
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.stop()
 
 
 class _Current:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-from tracesvc.events import Reason, TaskCreate, TaskState
-from tracesvc.recorder.identity import cut_name, entry_of, number_of
+from tracesvc.events import Reason, TaskState
+from tracesvc.recorder.identity import entry_of, number_of
 from tracesvc.recorder.reasons import reason_of
+from tracesvc.recorder.texts import cut_name
 
 __all__ = [
     "GONE",
     "TaskTree",
-    "create_record",
+    "in_any_run",
+    "in_any_task",
     "in_run",
     "is_suspended",
     "live_tasks",
+    "origin_of",
     "read_tree",
     "task_id",
 ]
@@ -34,20 +37,14 @@ def task_id(task: trio.lowlevel.Task) -> int:
     return counter + 1
 
 
-def create_record(task: trio.lowlevel.Task, time: int) -> tuple[Any, ...]:
-    """The record that a task came to be."""
+def origin_of(task: trio.lowlevel.Task) -> tuple[int, tuple[int, str, str]]:
+    """(parent, (nursery, name, entry function)): the fields of the event that a task came to be."""
     nursery = task.parent_nursery
     if nursery is None:
         parent = number = 0
     else:
         parent, number = task_id(nursery.parent_task), number_of(nursery)
-    return (
-        TaskCreate.number,
-        time,
-        task_id(task),
-        parent,
-        (number, cut_name(task.name), entry_of(task.coro)),
-    )
+    return parent, (number, cut_name(task.name), entry_of(task.coro))
 
 
 def in_run(token: trio.lowlevel.TrioToken) -> bool:
@@ -56,6 +53,24 @@ def in_run(token: trio.lowlevel.TrioToken) -> bool:
         return trio.lowlevel.current_trio_token() is token
     except RuntimeError:
         return False
+
+
+def in_any_run() -> bool:
+    """Whether the caller is inside a trio run; `trio.lowlevel.in_trio_run` came with trio 0.29."""
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_any_task() -> bool:
+    """Whether the caller is inside a step of a task; a guest run's host, for one, is not."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def live_tasks() -> Iterator[trio.lowlevel.Task]:
@@ -90,7 +105,7 @@ def read_tree() -> TaskTree:
     running = trio.lowlevel.current_task()
     tasks, states = {}, {}
     for task in live_tasks():
-        _, _, number, parent, (nursery, name, entry) = create_record(task, 0)
+        number, (parent, (nursery, name, entry)) = task_id(task), origin_of(task)
         tasks[number] = parent, nursery, name, entry
         if task is running:
             states[number] = int(TaskState.RUNNING), int(Reason.NONE), 0

@@ -15,6 +15,7 @@ import trio
 
 from tracesvc.format import Frame
 from tracesvc.sinks.base import SinkError
+from tracesvc.sinks.threads import Resolver
 from tracesvc.sinks.window import PIECE, Piece, Window
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Courier:
 
     async def run(self) -> None:
         self._trio = trio.lowlevel.current_trio_token()
+        trio.socket.set_custom_hostname_resolver(Resolver())
         if self._cancelled:
             self._scope.cancel()
         with self._scope:

@@ -16,13 +16,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final
+from typing import Final, Unpack
 
 import trio
 
 from tracesvc.events import FrameKind, LossCause
 from tracesvc.format import Frame
 from tracesvc.recorder.errors import TracerBusyError
+from tracesvc.recorder.options import OptionKeywords, Options
 from tracesvc.recorder.pacer import real_deadline
 from tracesvc.recorder.tracer import Tracer, TracerState, current_tracer
 from tracesvc.recorder.tree import GONE, in_run
@@ -35,11 +36,7 @@ logger: Final = logging.getLogger("tracesvc")
 
 
 def open_tracer(
-    *sinks: Sink,
-    name: str | None = None,
-    buffer_events: int = 1024,
-    queue_buffers: int = 256,
-    drain_timeout: float = 5.0,
+    *sinks: Sink, drain_timeout: float = 5.0, **options: Unpack[OptionKeywords]
 ) -> AbstractAsyncContextManager[Tracer]:
     """Trace this process into ``sinks`` while the body runs.
 
@@ -50,24 +47,15 @@ def open_tracer(
 
     Args:
       sinks: where the trace goes; each has its own bounded queue, and one that fails or stalls disturbs no other.
-      name: what the program is called in the trace; by default the name of its script.
-      buffer_events: events in a full buffer, 16 to 65,536.
-      queue_buffers: full buffers that may wait for the reader; what comes when there is no room is dropped and counted.
       drain_timeout: seconds.
+      options: see `tracesvc.recorder.options.Options`.
 
     Raises:
       TypeError: an argument is no `Sink`.
       ValueError: an option is out of its range.
       TracerBusyError: a `Tracer` was started in this process by hand; there is no way to join it. On entering.
     """
-    options: dict[str, Any] = {
-        "name": name,
-        "buffer_events": buffer_events,
-        "queue_buffers": queue_buffers,
-    }
-    Tracer(
-        **options
-    )  # what is wrong with them is told here, and not only where they come to be used
+    Options(**options)  # what is wrong with them is told here, not only where they come to be used
     return _Membership(sinks, drain_timeout, lambda: _start(options))
 
 
@@ -85,7 +73,7 @@ def deliver(
     return _Membership(sinks, drain_timeout, given)
 
 
-def _start(options: dict[str, Any]) -> Tracer:
+def _start(options: OptionKeywords) -> Tracer:
     """The tracer that runs already, or a new one."""
     while (tracer := current_tracer()) is None:
         with contextlib.suppress(TracerBusyError):  # another thread was faster

@@ -12,11 +12,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal
 
-import trio
-
 from tracesvc.format import Frame, compress, zstd
 from tracesvc.sinks.base import Sink, SinkError
 from tracesvc.sinks.queue import FrameQueue
+from tracesvc.sinks.threads import in_thread, start_thread_soon
 
 __all__ = ["FileSink", "wants_compression"]
 
@@ -68,21 +67,18 @@ class FileSink(Sink):
           SinkError: the file cannot be opened or written.
         """
         self._begin(frames)
-        limiter = trio.CapacityLimiter(1)
         file = _File(self.path, compressed=self._compress)
-        in_thread = partial(
-            trio.to_thread.run_sync, thread_name=THREAD, abandon_on_cancel=True, limiter=limiter
-        )
+        call = partial(in_thread, name=THREAD)
         try:
-            await in_thread(file.open)
+            await call(file.open)
             while batch := await frames.get(BATCH):
                 before = file.size
                 try:
-                    await in_thread(file.write, batch)
+                    await call(file.write, batch)
                 finally:
                     events = sum(frame.count for frame in batch[: file.whole])
                     self._stored(file.whole, events, file.size - before)
-            await in_thread(file.close)
+            await call(file.close)
         except OSError as exc:
             raise SinkError(
                 f"cannot write the trace to {self.path}: {exc.strerror or exc}; "
@@ -91,7 +87,8 @@ class FileSink(Sink):
         finally:
             self._end()
             if not file.closed:
-                trio.lowlevel.start_thread_soon(file.close, lambda _: None, THREAD)
+                with contextlib.suppress(RuntimeError):  # the program ends, and closes it
+                    start_thread_soon(file.close, lambda _: None, THREAD)
 
 
 class _File:

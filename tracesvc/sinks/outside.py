@@ -70,6 +70,10 @@ class OutsideTracer:
         _stand_apart()
         self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
         async with deliver(self.tracer, *self._sinks, drain_timeout=self._drain_timeout):
+            # The program may be over in no time, and then (see `in_thread`) it is too late for threads: sinks come to
+            # start theirs first.
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
             self._ready.set()
             await self._stop.wait()
 

@@ -93,7 +93,9 @@ class PushSink(Sink):
         """
         self._begin(frames)
         try:
-            if batch := await frames.get(BATCH):
+            if (
+                batch := await frames.get()
+            ):  # the header: the sooner its thread is there, the better
                 await self._push(batch, frames)
         finally:
             self._end()

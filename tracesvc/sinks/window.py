@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-import trio
-
 from tracesvc.format import Frame, compress
 from tracesvc.format.frames import HEADER_SIZE, parse_header
+from tracesvc.sinks.threads import in_thread
 
 __all__ = ["PIECE", "Piece", "Window"]
 
@@ -185,6 +184,4 @@ def _write(path: Path, data: bytes) -> None:
 
 
 async def _in_thread(function: Callable[..., T], *args: object) -> T:
-    return await trio.to_thread.run_sync(
-        function, *args, thread_name=THREAD, abandon_on_cancel=True
-    )
+    return await in_thread(function, *args, name=THREAD)

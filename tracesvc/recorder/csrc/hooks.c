@@ -1,0 +1,496 @@
+/* trio's hooks, one object per run: see hooks.py, which is its twin, for what each of them records and why.
+ *
+ * The same object can take the place of the run's instrument table (direct.py): then trio's own checks, "is there an
+ * instrument for this hook?", end in Hooks_contains, and its calls in Hooks_call, which passes them on to the table that
+ * was there before where that has instruments of others.
+ */
+#include "native.h"
+
+enum hook { BEFORE_TASK_STEP, AFTER_TASK_STEP, TASK_SCHEDULED, TASK_SPAWNED, TASK_EXITED, BEFORE_IO_WAIT, AFTER_IO_WAIT,
+            BEFORE_RUN, AFTER_RUN, HOOKS };
+static const char *const hook_text[HOOKS] = {
+    "before_task_step", "after_task_step", "task_scheduled", "task_spawned", "task_exited", "before_io_wait", "after_io_wait",
+    "before_run", "after_run"};
+static PyObject *hook_name[HOOKS], *str_call, *str_add_instrument, *str_remove_instrument;
+static PyObject *error_type, *cancelled_type, *interrupt_type;    /* outcome.Error, trio.Cancelled, KeyboardInterrupt */
+static PyObject *str_error;
+
+#define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
+
+/* Which tasks are blocked, since when and why: open addressing, keyed by the number of the task. */
+typedef struct {
+    int64_t number, since, reason;
+    PyObject *task;              /* owned */
+    int told;                    /* where it waits has been recorded */
+} wait;
+
+typedef struct {
+    PyObject_HEAD
+    Records *records;
+    PyObject *seal, *reason_of, *sample;   /* functions in Python, for what is rare */
+    PyObject *original;                                   /* trio's own table, while this stands in its place */
+    Py_ssize_t capacity;
+    int64_t pass_start, next_sample, worst_pass, sample_every;
+    int64_t entry_task;                                   /* the task that calls what other threads and signals ask for */
+    int64_t slow;                                         /* ns a wait lasts whose stack is recorded; negative: none */
+    int64_t *fresh;                                       /* tasks that were just spawned */
+    Py_ssize_t fresh_n, fresh_room;
+    wait *waits;
+    Py_ssize_t waits_n, waits_room;                       /* room: a power of 2, or 0 */
+    int64_t *began, unwatched;                            /* when the step began that runs; 0: none */
+    int cell;                                             /* of the watch; -1: it is not watched */
+    unsigned others;                                      /* hooks that instruments of others want, a bit each */
+    char recording, yielded, exited, waiting;
+} Hooks;
+
+static void report(PyObject *function) { PyErr_WriteUnraisable(function); }    /* a hook never raises into trio */
+
+static void call_python(PyObject *function) {
+    PyObject *result = PyObject_CallNoArgs(function);
+    if (result) Py_DECREF(result);
+    else report(function);
+}
+
+/* --- who waits ------------------------------------------------------------------------------------------------------- */
+
+static size_t home(int64_t task, Py_ssize_t room) { return ((uint64_t)task * 0x9E3779B97F4A7C15u >> 32) & (size_t)(room - 1); }
+
+static wait *waits_find(Hooks *self, int64_t number) {    /* its place, or the empty one where it would be */
+    size_t mask = (size_t)(self->waits_room - 1), at = home(number, self->waits_room);
+    while (self->waits[at].number && self->waits[at].number != number) at = (at + 1) & mask;
+    return &self->waits[at];
+}
+
+static void waits_add(Hooks *self, PyObject *task, int64_t since, int64_t reason) {
+    int64_t number = task_number(task);
+    if (number <= 0) return;
+    if (self->waits_n * 2 >= self->waits_room) {
+        wait *before = self->waits;
+        Py_ssize_t n = self->waits_room, room = n ? n * 2 : 256;
+        wait *table = PyMem_RawCalloc((size_t)room, sizeof(wait));
+        if (!table) return;                               /* then this wait has no stack and no reason: no harm */
+        self->waits = table;
+        self->waits_room = room;
+        for (Py_ssize_t i = 0; i < n; i++)
+            if (before[i].number) *waits_find(self, before[i].number) = before[i];
+        PyMem_RawFree(before);
+    }
+    wait *w = waits_find(self, number);
+    if (w->number) Py_DECREF(w->task);                    /* the same task: it does not go away */
+    else self->waits_n++;
+    *w = (wait){number, since, reason, Py_NewRef(task), 0};
+}
+
+/* Out of the table; `number` is 0 where it was not in there.  The caller has a reference to the task. */
+static wait waits_take(Hooks *self, int64_t number) {
+    wait found = {0};
+    if (!self->waits_n) return found;
+    size_t mask = (size_t)(self->waits_room - 1), at = (size_t)(waits_find(self, number) - self->waits), next;
+    if (!self->waits[at].number) return found;
+    found = self->waits[at];
+    self->waits_n--;
+    for (next = (at + 1) & mask; self->waits[next].number; next = (next + 1) & mask) {   /* close the gap */
+        size_t want = home(self->waits[next].number, self->waits_room);
+        if (((next - want) & mask) >= ((next - at) & mask)) {
+            self->waits[at] = self->waits[next];
+            at = next;
+        }
+    }
+    self->waits[at] = (wait){0};
+    Py_DECREF(found.task);
+    return found;
+}
+
+/* --- the hooks --------------------------------------------------------------------------------------------------------- */
+
+static void wait_is_over(Hooks *self) {
+    self->waiting = 0;
+    self->pass_start = clock_now();
+    records_add(self->records, numbers.io_wait_end, self->pass_start, 0, 0, 0);
+}
+
+static inline void seal_if_full(Hooks *self) {
+    if (self->records->n >= self->capacity || self->records->missed) call_python(self->seal);
+}
+
+static void before_task_step(Hooks *self, PyObject *task) {
+    if (self->waiting) wait_is_over(self);
+    int64_t number = task_number(task), time = clock_now();
+    self->records->running = number;
+    *self->began = time;
+    records_add(self->records, numbers.step_start, time, number, 0, 0);
+}
+
+static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
+    *reason = *object = 0;
+    if (reason_known(task, reason, object)) return;
+    *reason = *object = 0;
+    PyObject *answer = PyObject_CallOneArg(self->reason_of, task);
+    if (answer && PyTuple_Check(answer) && PyTuple_GET_SIZE(answer) == 2) {
+        *reason = PyLong_AsLongLong(PyTuple_GET_ITEM(answer, 0));
+        *object = PyLong_AsLongLong(PyTuple_GET_ITEM(answer, 1));
+    }
+    Py_XDECREF(answer);
+    if (PyErr_Occurred()) report(self->reason_of);
+}
+
+static void after_task_step(Hooks *self, PyObject *task) {
+    int64_t number = self->records->running, time = clock_now(), reason, object;
+    *self->began = 0;
+    if (self->yielded) {
+        self->yielded = 0;
+        records_add(self->records, numbers.step_yield, time, number, 0, 0);
+    }
+    else if (self->exited) self->exited = 0;
+    else {
+        why(self, task, &reason, &object);
+        records_add(self->records, numbers.step_block, time, number, reason, object);
+        waits_add(self, task, time, reason);
+    }
+    self->records->running = 0;
+    seal_if_full(self);
+}
+
+/* How a task was woken, from what it is to be resumed with. */
+static int64_t cause_of(Hooks *self, PyObject *task, const wait *w) {
+    PyObject *outcome = task_get(task, NEXT_SEND), *error = NULL;
+    int64_t waker = self->records->running;
+    if (outcome && (PyObject *)Py_TYPE(outcome) == error_type) {
+        error = PyObject_GetAttr(outcome, str_error);
+        if (!error) PyErr_Clear();
+    }
+    if (error) {
+        PyObject *type = (PyObject *)Py_TYPE(error);
+        Py_DECREF(error);
+        if (type == cancelled_type) return waker ? numbers.cause_cancel : numbers.cause_timer;
+        if (type == interrupt_type) return numbers.cause_signal;
+    }
+    if (!waker) {
+        int io = w->reason == numbers.reason_readable || w->reason == numbers.reason_writable;
+        return io || w->reason == numbers.reason_process ? numbers.cause_io : 0;
+    }
+    if (waker != self->entry_task) return numbers.cause_task;
+    return w->reason == numbers.reason_signal ? numbers.cause_signal : numbers.cause_thread;
+}
+
+static void add_stack(Hooks *self, int64_t time, int64_t number, PyObject *stack) {    /* takes the reference */
+    record *r = records_next(self->records);
+    if (!r) {
+        Py_DECREF(stack);
+        return;
+    }
+    *r = (record){.time = time, .type = numbers.task_stack, .v = {{.i = number}, {.o = stack}, {.i = 0}}, .tag = {INT, OBJECT, INT}};
+}
+
+static void task_scheduled(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task), time;
+    if (number == self->records->running) {
+        self->yielded = 1;
+        return;
+    }
+    for (Py_ssize_t i = 0; i < self->fresh_n; i++)
+        if (self->fresh[i] == number) {
+            self->fresh[i] = self->fresh[--self->fresh_n];
+            return;
+        }
+    if (self->waiting) wait_is_over(self);
+    wait w = waits_take(self, number);
+    time = clock_now();
+    if (self->slow >= 0 && w.number && !w.told && time - w.since >= self->slow) {
+        PyObject *stack = stack_of(task_get(task, CORO));
+        if (stack) add_stack(self, time, number, stack);
+    }
+    records_add(self->records, numbers.task_runnable, time, number, self->records->running, cause_of(self, task, &w));
+}
+
+static void task_spawned(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (self->fresh_n == self->fresh_room) {
+        Py_ssize_t room = self->fresh_room ? self->fresh_room * 2 : 16;
+        int64_t *fresh = PyMem_RawRealloc(self->fresh, (size_t)room * sizeof *fresh);
+        if (fresh) self->fresh = fresh, self->fresh_room = room;
+    }
+    if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
+    int64_t time = clock_now();
+    int64_t parent;
+    PyObject *origin = origin_of(task, &parent);
+    PyObject *name = task_get(task, NAME);
+    if (!self->entry_task && name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, ENTRY_TASK) == 0)
+        self->entry_task = number;
+    if (origin) records_add_object(self->records, numbers.task_create, time, number, parent, origin);
+    else report((PyObject *)Py_TYPE(task));
+    seal_if_full(self);
+}
+
+static void task_exited(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (number == self->records->running) self->exited = 1, self->yielded = 0;
+    records_add(self->records, numbers.task_exit, clock_now(), number, 0, 0);
+}
+
+static void before_io_wait(Hooks *self, PyObject *timeout) {
+    if (self->waiting) wait_is_over(self);
+    int64_t time = clock_now();
+    if (time - self->pass_start > self->worst_pass) self->worst_pass = time - self->pass_start;
+    self->pass_start = time;
+    if (time >= self->next_sample) {
+        self->next_sample = time + self->sample_every;
+        PyObject *worst = PyLong_FromLongLong(self->worst_pass);
+        self->worst_pass = 0;
+        PyObject *done = worst ? PyObject_CallOneArg(self->sample, worst) : NULL;
+        Py_XDECREF(worst);
+        Py_XDECREF(done);
+        if (PyErr_Occurred()) report(self->sample);
+    }
+    if (PyLong_CheckExact(timeout) || !PyFloat_Check(timeout)) {    /* 0, mostly */
+        double seconds = PyFloat_AsDouble(timeout);
+        if (PyErr_Occurred()) PyErr_Clear();
+        else if (seconds > 0) goto waits;
+        return;
+    }
+    if (PyFloat_AS_DOUBLE(timeout) <= 0) return;
+waits:
+    self->waiting = 1;
+    double ns = PyFloat_AsDouble(timeout) * 1e9;
+    records_add(self->records, numbers.io_wait_start, time, ns < 9.2e18 ? (int64_t)ns : INT64_MAX, 0, 0);
+}
+
+static void after_io_wait(Hooks *self, PyObject *timeout) {
+    (void)timeout;
+    if (self->waiting) wait_is_over(self);
+}
+
+static void (*const record_hook[])(Hooks *, PyObject *) = {before_task_step, after_task_step, task_scheduled, task_spawned,
+                                                           task_exited, before_io_wait, after_io_wait};
+enum { RECORDED = sizeof record_hook / sizeof *record_hook };
+
+#define METHOD(hook)                                                 \
+    static PyObject *Hooks_##hook(Hooks *self, PyObject *argument) { \
+        if (self->recording) hook(self, argument);                   \
+        Py_RETURN_NONE;                                              \
+    }
+METHOD(before_task_step)
+METHOD(after_task_step)
+METHOD(task_scheduled)
+METHOD(task_spawned)
+METHOD(task_exited)
+METHOD(before_io_wait)
+METHOD(after_io_wait)
+
+/* --- in the place of trio's table ------------------------------------------------------------------------------------ */
+
+static int hook_of(PyObject *name) {
+    for (int i = 0; i < HOOKS; i++)
+        if (name == hook_name[i]) return i;
+    if (PyUnicode_Check(name))                            /* not the interned one */
+        for (int i = 0; i < HOOKS; i++)
+            if (PyUnicode_CompareWithASCIIString(name, hook_text[i]) == 0) return i;
+    return -1;
+}
+
+static int look_who_is_there(Hooks *self) {
+    self->others = 0;
+    for (int i = 0; self->original && i < HOOKS; i++) {
+        int there = PySequence_Contains(self->original, hook_name[i]);
+        if (there < 0) return -1;
+        self->others |= (unsigned)there << i;
+    }
+    return 0;
+}
+
+static int Hooks_contains(Hooks *self, PyObject *name) {
+    int hook = hook_of(name);
+    if (hook < 0) return self->original ? PySequence_Contains(self->original, name) : 0;
+    if (self->others >> hook & 1) return 1;
+    return self->recording && hook < RECORDED && (hook != AFTER_IO_WAIT || self->waiting);
+}
+
+static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
+    int hook = count ? hook_of(args[0]) : -1;
+    if (self->recording && hook >= 0 && hook < RECORDED && count == 2) record_hook[hook](self, args[1]);
+    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) Py_RETURN_NONE;
+    PyObject *stack[4] = {self->original};
+    if (count > 3) return PyErr_Format(PyExc_TypeError, "call(hook, *arguments)");
+    for (Py_ssize_t i = 0; i < count; i++) stack[1 + i] = args[i];
+    PyObject *result = PyObject_VectorcallMethod(str_call, stack, (size_t)(count + 1), NULL);
+    if (self->original && look_who_is_there(self)) Py_CLEAR(result);    /* one that raised has been removed */
+    return result;
+}
+
+static PyObject *pass_on(Hooks *self, PyObject *method, PyObject *instrument) {
+    if (!self->original) return PyErr_Format(PyExc_RuntimeError, "these hooks are no instrument table");
+    PyObject *result = PyObject_CallMethodOneArg(self->original, method, instrument);
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    int failed = look_who_is_there(self);
+    if (type) PyErr_Restore(type, error, traceback);
+    else if (failed) Py_CLEAR(result);
+    return result;
+}
+static PyObject *Hooks_add(Hooks *self, PyObject *instrument) { return pass_on(self, str_add_instrument, instrument); }
+static PyObject *Hooks_remove(Hooks *self, PyObject *instrument) { return pass_on(self, str_remove_instrument, instrument); }
+
+/* stand_in_for(table): from now on pass on what its instruments want; None: no more. */
+static PyObject *Hooks_stand_in_for(Hooks *self, PyObject *table) {
+    Py_XSETREF(self->original, table == Py_None ? NULL : Py_NewRef(table));
+    if (look_who_is_there(self)) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* --- the object -------------------------------------------------------------------------------------------------------- */
+
+/* waits(task, since, reason): a task is blocked since before the recording began. */
+static PyObject *Hooks_waits(Hooks *self, PyObject *args) {
+    PyObject *task;
+    long long since, reason;
+    if (!PyArg_ParseTuple(args, "OLL", &task, &since, &reason)) return NULL;
+    waits_add(self, task, since, reason);
+    Py_RETURN_NONE;
+}
+
+/* tell_stacks(before, limit): record where tasks are suspended that wait since `before` or longer and of which it was
+ * not told yet, `limit` of them at most; returns how many it told.  To be called in the run. */
+static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
+    long long before;
+    Py_ssize_t limit, found = 0;
+    if (!PyArg_ParseTuple(args, "Ln", &before, &limit)) return NULL;
+    if (!self->recording || self->slow < 0 || !self->waits_n || limit <= 0) return PyLong_FromLong(0);
+    PyObject **tasks = PyMem_RawMalloc((size_t)limit * sizeof *tasks);
+    if (!tasks) return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < self->waits_room && found < limit; i++) {
+        wait *w = &self->waits[i];
+        if (!w->number || w->told || w->since > before) continue;
+        w->told = 1;
+        tasks[found++] = Py_NewRef(w->task);
+    }
+    for (Py_ssize_t i = 0; i < found; i++) {              /* to look at one may run Python code: the table may change */
+        PyObject *stack = stack_of(task_get(tasks[i], CORO));
+        int64_t number = task_number(tasks[i]);
+        if (stack && waits_find(self, number)->told) add_stack(self, clock_now(), number, stack);
+        else Py_XDECREF(stack);
+        Py_DECREF(tasks[i]);
+    }
+    PyMem_RawFree(tasks);
+    return PyLong_FromSsize_t(found);
+}
+
+static PyObject *Hooks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"records", "capacity", "seal", "reason_of", "sample", "sample_every", "slow", NULL};
+    PyObject *records, *seal, *reason_of, *sample;
+    Py_ssize_t capacity;
+    long long sample_every, slow;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOOLL", names, &Records_type, &records, &capacity, &seal, &reason_of,
+                                     &sample, &sample_every, &slow))
+        return NULL;
+    if (!task_type) return PyErr_Format(PyExc_RuntimeError, "configure() comes first");
+    Hooks *self = (Hooks *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->records = (Records *)Py_NewRef(records);
+    self->seal = Py_NewRef(seal), self->reason_of = Py_NewRef(reason_of);
+    self->sample = Py_NewRef(sample);
+    self->capacity = capacity;
+    self->sample_every = sample_every;
+    self->slow = slow;
+    self->pass_start = self->next_sample = clock_now();
+    self->recording = 1;
+    self->cell = -1;
+    self->began = watch_cell(&self->cell);
+    if (!self->began) self->began = &self->unwatched;
+    return (PyObject *)self;
+}
+
+static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
+    for (Py_ssize_t i = 0; i < self->waits_room; i++) Py_VISIT(self->waits[i].task);
+    Py_VISIT(self->records);
+    Py_VISIT(self->seal);
+    Py_VISIT(self->reason_of);
+    Py_VISIT(self->sample);
+    Py_VISIT(self->original);
+    return 0;
+}
+
+static int Hooks_clear(Hooks *self) {
+    wait *waits = self->waits;
+    Py_ssize_t room = self->waits_room;
+    self->recording = 0;
+    self->waits = NULL;
+    self->waits_n = self->waits_room = 0;
+    for (Py_ssize_t i = 0; i < room; i++) Py_XDECREF(waits[i].task);
+    PyMem_RawFree(waits);
+    Py_CLEAR(self->seal);
+    Py_CLEAR(self->reason_of);
+    Py_CLEAR(self->sample);
+    Py_CLEAR(self->original);
+    Py_CLEAR(self->records);
+    return 0;
+}
+
+static void Hooks_dealloc(Hooks *self) {
+    PyObject_GC_UnTrack(self);
+    Hooks_clear(self);
+    PyMem_RawFree(self->fresh);
+    if (self->began && self->cell >= 0) watch_release(self->cell);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *Hooks_step_began(Hooks *self, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(*self->began);
+}
+/* in_main(): the run is that of the main thread. */
+static PyObject *Hooks_in_main(Hooks *self, PyObject *unused) {
+    (void)unused;
+    if (self->cell >= 0) watch_in_main(self->cell);
+    Py_RETURN_NONE;
+}
+static PyGetSetDef getset[] = {{"step_began", (getter)Hooks_step_began, NULL, NULL, NULL}, {0}};
+
+#define HOOK(name) {#name, (PyCFunction)Hooks_##name, METH_O, NULL}
+static PyMethodDef methods[] = {
+    HOOK(before_task_step), HOOK(after_task_step), HOOK(task_scheduled), HOOK(task_spawned), HOOK(task_exited),
+    HOOK(before_io_wait), HOOK(after_io_wait),
+    {"call", (PyCFunction)(void (*)(void))Hooks_call, METH_FASTCALL, NULL},
+    {"add_instrument", (PyCFunction)Hooks_add, METH_O, NULL},
+    {"remove_instrument", (PyCFunction)Hooks_remove, METH_O, NULL},
+    {"stand_in_for", (PyCFunction)Hooks_stand_in_for, METH_O, NULL},
+    {"waits", (PyCFunction)Hooks_waits, METH_VARARGS, NULL},
+    {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
+    {"tell_stacks", (PyCFunction)Hooks_tell_stacks, METH_VARARGS, NULL},
+    {0}};
+static PyMemberDef members[] = {{"recording", T_BOOL, offsetof(Hooks, recording), 0, NULL},
+                                {"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
+                                {"cell", T_INT, offsetof(Hooks, cell), READONLY, NULL},
+                                {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
+                                {0}};
+static PySequenceMethods sequence = {.sq_contains = (objobjproc)Hooks_contains};
+PyTypeObject Hooks_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tracesvc.recorder._native.Hooks",
+    .tp_doc = "See tracesvc.recorder.hooks.",
+    .tp_basicsize = sizeof(Hooks),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = Hooks_new,
+    .tp_dealloc = (destructor)Hooks_dealloc,
+    .tp_traverse = (traverseproc)Hooks_traverse,
+    .tp_clear = (inquiry)Hooks_clear,
+    .tp_as_sequence = &sequence,
+    .tp_methods = methods,
+    .tp_members = members,
+    .tp_getset = getset};
+
+/* outcomes(outcome.Error, trio.Cancelled): what a task is resumed with whose wait did not end well. */
+PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled) {
+    Py_XSETREF(error_type, Py_NewRef(error));
+    Py_XSETREF(cancelled_type, Py_NewRef(cancelled));
+    Py_XSETREF(interrupt_type, Py_NewRef(PyExc_KeyboardInterrupt));
+    Py_RETURN_NONE;
+}
+
+int hooks_init(void) {
+    for (int i = 0; i < HOOKS; i++)
+        if (!(hook_name[i] = PyUnicode_InternFromString(hook_text[i]))) return -1;
+    str_call = PyUnicode_InternFromString("call");
+    str_add_instrument = PyUnicode_InternFromString("add_instrument");
+    str_remove_instrument = PyUnicode_InternFromString("remove_instrument");
+    str_error = PyUnicode_InternFromString("error");
+    return str_call && str_add_instrument && str_remove_instrument && str_error ? 0 : -1;
+}

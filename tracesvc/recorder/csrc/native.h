@@ -1,0 +1,151 @@
+/* The native part of the recorder: what runs once per event, and the encoding of a batch.
+ *
+ *   records.c   the buffer of one proc: fixed-size records, appended without an allocation
+ *   encode.c    a block of records -> the body of an EVENTS frame
+ *   hooks.c     trio's hooks, and the object that takes the place of the run's instrument table
+ *   reasons.c   why a task waits: answers that Python code has given before, found by address
+ *   numbers.c   numbers for things, names of tasks
+ *   watch.c     steps that run for long
+ *   stacks.c    where a task is suspended
+ *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
+ *
+ * Everything has a twin in Python that the same tests hold to the same behaviour; read that first.
+ * The interpreter lock guards all of it, so a free-threaded build is refused.  Nothing here raises into trio: what goes
+ * wrong inside a hook is reported as unraisable, and an event that finds no memory is counted as missed.
+ */
+#ifndef TRACESVC_NATIVE_H
+#define TRACESVC_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#ifdef Py_GIL_DISABLED
+#error "tracesvc's native recorder relies on the interpreter lock; this build runs on the Python twin"
+#endif
+
+enum { FIELDS = 3 };                     /* of one record; more are packed into a tuple that is the last one */
+enum tag { INT = 0, DOUBLE = 1, OBJECT = 2 };
+
+typedef union {
+    int64_t i;
+    double d;
+    PyObject *o;                         /* owned */
+} value;
+
+typedef struct {
+    int64_t time;                        /* ns, CLOCK_MONOTONIC */
+    value v[FIELDS];
+    uint8_t type;
+    uint8_t tag[FIELDS];
+} record;
+
+typedef struct {
+    PyObject_HEAD
+    record *items;
+    Py_ssize_t n, room;
+    Py_ssize_t missed;                   /* events that found no memory, since the last take() */
+    long long running;                   /* task whose step runs here, 0: none */
+} Records;
+
+/* Event numbers, by role. */
+extern struct numbers {
+    uint8_t task_create, task_runnable, step_start, step_yield, step_block, task_exit, task_stack;
+    uint8_t io_wait_start, io_wait_end;
+    uint8_t cause_task, cause_io, cause_timer, cause_thread, cause_cancel, cause_signal;
+    uint8_t reason_signal, reason_readable, reason_writable, reason_process;
+} numbers;
+extern const char *codes[256];           /* type -> storage of each field: q, d, s (name), k (stack), - (data) */
+extern char is_end[256];                 /* types that end a step */
+
+extern PyTypeObject Records_type, Hooks_type;
+
+static inline int64_t clock_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Room for one more record, or NULL: counted as missed.  The caller fills it before anything else can run. */
+record *records_grow(Records *self);
+
+static inline record *records_next(Records *self) {
+    if (self->n < self->room && !self->missed) return &self->items[self->n++];
+    return records_grow(self);
+}
+
+static inline void records_add(Records *self, uint8_t type, int64_t time, int64_t a, int64_t b, int64_t c) {
+    record *r = records_next(self);
+    if (!r) return;
+    r->time = time;
+    r->v[0].i = a, r->v[1].i = b, r->v[2].i = c;
+    r->type = type;
+    r->tag[0] = r->tag[1] = r->tag[2] = INT;
+}
+
+/* The same with an object in the last field; takes the reference. */
+static inline void records_add_object(Records *self, uint8_t type, int64_t time, int64_t a, int64_t b, PyObject *c) {
+    record *r = records_next(self);
+    if (!r) {
+        Py_DECREF(c);
+        return;
+    }
+    r->time = time;
+    r->v[0].i = a, r->v[1].i = b, r->v[2].o = c;
+    r->type = type;
+    r->tag[0] = r->tag[1] = INT, r->tag[2] = OBJECT;
+}
+
+PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count);
+
+/* trio's Task, by the places of its slots. */
+enum slot { COUNTER, ABORT_FUNC, SLEEP_DATA, NEXT_SEND, CORO, NAME, PARENT_NURSERY, SLOTS_USED };
+extern PyTypeObject *task_type;
+extern Py_ssize_t task_slot[SLOTS_USED];
+
+static inline PyObject *task_get(PyObject *task, enum slot slot) {      /* borrowed; NULL: not set, or no Task */
+    if (Py_TYPE(task) != task_type) return NULL;
+    return *(PyObject **)((char *)task + task_slot[slot]);
+}
+
+static inline int64_t small_int(PyObject *number) {
+    if (!number || !PyLong_Check(number)) return -1;
+    return PyLong_AsLongLong(number);    /* counters of tasks: cannot overflow */
+}
+
+static inline int64_t task_number(PyObject *task) { return small_int(task_get(task, COUNTER)) + 1; }
+
+/* reasons.c */
+int reason_known(PyObject *task, int64_t *reason, int64_t *object);     /* whether it was found without Python */
+int64_t number_known(PyObject *thing);                                  /* 0: ask Python */
+extern PyMethodDef reason_methods[];
+int reasons_init(void);
+
+void answers_remember(const void *thing, int64_t number, int64_t reason);
+void answers_forget(const void *thing);
+
+/* numbers.c */
+int64_t number_of(PyObject *thing);
+PyObject *origin_of(PyObject *task, int64_t *parent);
+extern PyMethodDef number_methods[];
+int numbers_init(void);
+
+/* watch.c */
+int64_t *watch_cell(int *index);             /* where a run says when its step began; NULL: there is none left */
+void watch_in_main(int index);
+void watch_release(int index);
+extern PyMethodDef watch_methods[];
+
+/* hooks.c */
+int hooks_init(void);
+PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled);
+
+/* stacks.c */
+PyObject *stack_of(PyObject *coroutine);                                /* new reference; NULL: none, no exception set */
+extern PyMethodDef stack_methods[];
+int stacks_init(void);
+
+#endif

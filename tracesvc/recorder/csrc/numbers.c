@@ -1,0 +1,124 @@
+/* Numbers for things, and the names that a new task comes with: the twin in Python is recorder/identity.py. */
+#include "native.h"
+
+enum { ENTRIES = 512 };
+static struct {
+    PyObject *code, *text;                   /* owned */
+} entries[ENTRIES];
+static PyObject *numbers_of;                 /* address -> (number, weak reference) */
+static int64_t next_number = 1;
+static PyObject *entry_of, *cut_name, *str_cr_code, *str_parent_task;
+
+static PyObject *forget(PyObject *key, PyObject *reference) {
+    (void)reference;
+    if (PyDict_DelItem(numbers_of, key)) PyErr_Clear();
+    answers_forget(PyLong_AsVoidPtr(key));
+    Py_RETURN_NONE;
+}
+static PyMethodDef forgetter = {"forget", forget, METH_O, NULL};
+
+/* The number of a living object; 0 where it cannot be told apart over time (no weak references).  Sets no exception. */
+int64_t number_of(PyObject *thing) {
+    int64_t number = number_known(thing);
+    if (number) return number;
+    PyObject *key = PyLong_FromVoidPtr(thing), *known = key ? PyDict_GetItemWithError(numbers_of, key) : NULL;
+    if (known) {
+        number = PyLong_AsLongLong(PyTuple_GET_ITEM(known, 0));
+        answers_remember(thing, number, 0);
+    }
+    else if (key && !PyErr_Occurred()) {
+        PyObject *callback = PyCFunction_New(&forgetter, key);
+        PyObject *reference = callback ? PyWeakref_NewRef(thing, callback) : NULL;
+        PyObject *entry = reference ? Py_BuildValue("LO", (long long)next_number, reference) : NULL;
+        if (entry && !PyDict_SetItem(numbers_of, key, entry)) {
+            number = next_number++;
+            answers_remember(thing, number, 0);
+        }
+        Py_XDECREF(callback);
+        Py_XDECREF(reference);
+        Py_XDECREF(entry);
+    }
+    Py_XDECREF(key);
+    if (PyErr_Occurred()) PyErr_Clear();
+    return number;
+}
+
+static PyObject *entry_text(PyObject *coroutine) {       /* new reference */
+    PyObject *code = PyCoro_CheckExact(coroutine) ? PyObject_GetAttr(coroutine, str_cr_code) : NULL;
+    if (!code) {
+        PyErr_Clear();
+        return PyObject_CallOneArg(entry_of, coroutine);
+    }
+    uintptr_t x = (uintptr_t)code >> 4;
+    size_t at = (x ^ x >> 9) & (ENTRIES - 1);
+    if (entries[at].code != code) {
+        PyObject *text = PyObject_CallOneArg(entry_of, coroutine);
+        if (!text) {
+            Py_DECREF(code);
+            return NULL;
+        }
+        PyObject *before = entries[at].code, *text_before = entries[at].text;
+        entries[at].code = Py_NewRef(code);
+        entries[at].text = text;
+        Py_XDECREF(before);
+        Py_XDECREF(text_before);
+    }
+    Py_DECREF(code);
+    return Py_NewRef(entries[at].text);
+}
+
+/* (nursery, name, entry function) of a task, and its parent; NULL with an exception. */
+PyObject *origin_of(PyObject *task, int64_t *parent) {
+    PyObject *nursery = task_get(task, PARENT_NURSERY), *name = task_get(task, NAME), *coroutine = task_get(task, CORO);
+    int64_t number = 0;
+    *parent = 0;
+    if (!name || !coroutine) {
+        PyErr_SetString(PyExc_TypeError, "this is no task");
+        return NULL;
+    }
+    if (nursery && nursery != Py_None) {
+        PyObject *owner = PyObject_GetAttr(nursery, str_parent_task);
+        if (!owner) return NULL;
+        *parent = task_number(owner);
+        Py_DECREF(owner);
+        number = number_of(nursery);
+    }
+    int plain = PyUnicode_CheckExact(name) && PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) <= 1024;
+    name = plain ? Py_NewRef(name) : PyObject_CallOneArg(cut_name, name);
+    PyObject *entry = name ? entry_text(coroutine) : NULL, *row = entry ? PyTuple_New(3) : NULL;
+    PyObject *of = row ? PyLong_FromLongLong(number) : NULL;
+    if (!of) {
+        Py_XDECREF(name);
+        Py_XDECREF(entry);
+        Py_XDECREF(row);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(row, 0, of);
+    PyTuple_SET_ITEM(row, 1, name);
+    PyTuple_SET_ITEM(row, 2, entry);
+    return row;
+}
+
+static PyObject *Number_of(PyObject *module, PyObject *thing) {
+    (void)module;
+    return PyLong_FromLongLong(number_of(thing));
+}
+
+/* texts(entry_of, cut_name) */
+static PyObject *texts(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *entry, *cut;
+    if (!PyArg_ParseTuple(args, "OO", &entry, &cut)) return NULL;
+    Py_XSETREF(entry_of, Py_NewRef(entry));
+    Py_XSETREF(cut_name, Py_NewRef(cut));
+    Py_RETURN_NONE;
+}
+
+PyMethodDef number_methods[] = {{"number_of", Number_of, METH_O, NULL}, {"texts", texts, METH_VARARGS, NULL}, {0}};
+
+int numbers_init(void) {
+    numbers_of = PyDict_New();
+    str_cr_code = PyUnicode_InternFromString("cr_code");
+    str_parent_task = PyUnicode_InternFromString("_parent_task");
+    return numbers_of && str_cr_code && str_parent_task ? 0 : -1;
+}

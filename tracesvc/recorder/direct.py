@@ -1,0 +1,200 @@
+"""The direct way into trio: an object of ours in the place of a run's instrument table.
+
+trio asks that table before every hook whether there is an instrument for it, and has it call them: both are Python, and
+cost more than all of our recording.  Ours answers in C (or, as a `Table`, with a dict's own look-up), records, and
+passes on to trio's table, which it keeps, what the instruments of others want; they are added, removed, called and,
+where one raises, logged by trio's own code.
+
+None of this is a promise of trio's.  So it is done only with versions that it was tried with, if what it touches looks
+as it did then, and if a small run of its own, recorded both ways, comes out the same; `why_not` says what is in the
+way.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from typing import Any, Final
+
+import trio
+
+from tracesvc.events import StepStart, TaskCreate, TaskExit
+from tracesvc.recorder.hooks import RunHooks
+from tracesvc.recorder.native import native as module
+from tracesvc.recorder.recording import HOOKS, Recording
+from tracesvc.recorder.records import Records
+from tracesvc.recorder.seams import OWN
+from tracesvc.recorder.session import Session
+
+__all__ = ["DirectRunHooks", "why_not"]
+
+OLDEST: Final = (0, 27)
+NEWEST: Final = (0, 35)
+"""minor versions of trio that this was tried with, first and last"""
+
+
+class Table(dict[str, None]):
+    """In the place of trio's table: the twin in Python of what ``csrc/hooks.c`` does natively.
+
+    Its keys are the hooks that somebody wants; trio's ``in`` is a dict's.
+    """
+
+    __slots__ = ("_hooks", "original", "recording")
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()
+        self.recording: Final = recording
+        self._hooks: Final = {name: getattr(recording, name) for name in HOOKS}
+        self.original: Any = None
+
+    def stand_in_for(self, original: Any) -> None:
+        """Pass on what its instruments want from now on; None: no more."""
+        self.original = original
+        self._look_who_is_there()
+
+    def _look_who_is_there(self) -> None:
+        self.clear()
+        if self.recording.recording:
+            self.update(dict.fromkeys(HOOKS[:-1]))  # see `PublicRunHooks`
+        if self.original is not None:
+            self.update(dict.fromkeys(self.original))
+
+    @trio.lowlevel.enable_ki_protection
+    def call(self, hookname: str, *args: Any) -> None:
+        """Call this hook of every instrument."""
+        if self.recording.recording:
+            hook = self._hooks.get(hookname)
+            if hook is not None:
+                hook(*args)
+        original = self.original
+        if original is not None and hookname in original:
+            original.call(hookname, *args)
+            self._look_who_is_there()  # one that raised has been removed
+
+    def add_instrument(self, instrument: trio.abc.Instrument) -> None:
+        """See `trio.lowlevel.add_instrument`."""
+        try:
+            self.original.add_instrument(instrument)
+        finally:
+            self._look_who_is_there()
+
+    def remove_instrument(self, instrument: trio.abc.Instrument) -> None:
+        """See `trio.lowlevel.remove_instrument`."""
+        try:
+            self.original.remove_instrument(instrument)
+        finally:
+            self._look_who_is_there()
+
+
+class DirectRunHooks(RunHooks):
+    """By a table of ours; as an instrument it only hears when the run begins and ends."""
+
+    _place: tuple[Any, Any, Any] | None = None
+    """(runner, our table, trio's)"""
+
+    def _open(self, recording: Any) -> None:
+        """Put our table in the place of trio's."""
+        runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner
+        original = runner.instruments
+        table = Table(recording) if isinstance(recording, Recording) else recording
+        table.stand_in_for(original)
+        self._place = runner, table, original
+        runner.instruments = table
+
+    def _close(self) -> None:
+        if self._place is None:
+            return
+        runner, table, original = self._place
+        self._place = None
+        self.recording.recording = False
+        if runner.instruments is table:
+            runner.instruments = original
+            table.stand_in_for(None)
+        # else somebody has put theirs around ours, which passes on for as long as it is there
+
+
+def why_not(native: bool) -> str:
+    """What is in the way of it in this process, with native recording or without; "" if nothing is."""
+    return _shape() or _self_test(native)
+
+
+@functools.cache
+def _shape() -> str:
+    version = tuple(int(part) for part in trio.__version__.split(".")[:2] if part.isdigit())
+    if not OLDEST <= version <= NEWEST:
+        return f"trio {trio.__version__} is not one of the versions that it was tried with"
+    try:
+        table = trio._core._instrumentation.Instruments
+        wanted = {
+            "call": ["self", "hookname", "args"],
+            "add_instrument": ["self", "instrument"],
+            "remove_instrument": ["self", "instrument"],
+        }
+        for name, parameters in wanted.items():
+            if list(inspect.signature(getattr(table, name)).parameters) != parameters:
+                return f"trio's Instruments.{name} takes other arguments than it did"
+        if "instruments" not in trio._core._run.Runner.__annotations__:
+            return "trio's Runner has no instruments"
+    except (AttributeError, ValueError) as exc:
+        return f"trio has another shape than it had: {exc}"
+    return ""
+
+
+class _Judge(trio.abc.Instrument):
+    """Sees the same run by trio's own way."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.seen.append((StepStart.number, task._counter + 1))
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.seen.append((TaskCreate.number, task._counter + 1))
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self.seen.append((TaskExit.number, task._counter + 1))
+
+
+@functools.cache
+def _self_test(native: bool) -> str:
+    """Record a run of our own both ways, in a thread, for 1 ms or two; what differs."""
+    failure: list[str] = []
+
+    def test() -> None:
+        try:
+            failure.append(_try_out(native))
+        except Exception as exc:
+            failure.append(f"its self-test failed: {exc!r}")
+
+    thread = threading.Thread(target=test, name=f"{OWN}self-test", daemon=True)
+    thread.start()
+    thread.join(10)
+    return failure[0] if failure else "its self-test did not end"
+
+
+def _try_out(native: bool) -> str:
+    new_records: Any = module.Records if native and module is not None else Records
+    session = Session(1 << 12, 2, new_records)
+    judge, hooks = _Judge(), DirectRunHooks(session, lambda run: None)
+
+    async def main() -> None:
+        runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0)
+            send, receive = trio.open_memory_channel[int](0)
+            nursery.start_soon(send.send, 1)
+            await receive.receive()
+        if runner.instruments is hooks._place[2]:  # type: ignore[index]
+            raise RuntimeError("the table is not in place")
+
+    trio.run(main, instruments=[hooks, judge])
+    proc = hooks.proc
+    if proc is None:
+        return "its self-test was not recorded"
+    buffers = [*session._sealed]
+    rows = [b.records.record(i) for b in buffers for i in range(b.records.events)]
+    wanted = {StepStart.number, TaskCreate.number, TaskExit.number}
+    seen = [(row[0], row[2]) for row in rows if row[0] in wanted]
+    return "" if seen == judge.seen else "it sees another order of things than an instrument does"

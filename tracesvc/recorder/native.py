@@ -1,0 +1,82 @@
+"""The native part of the recorder, where there is one: it is told here what it must know of the vocabulary and of trio.
+
+Without a compiler, on an interpreter that it does not know, or with ``TRACESVC_NATIVE=0`` in the environment the twins
+in Python do the same work; `why_not` says why.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Final
+
+import outcome
+import trio
+
+from tracesvc.events import (
+    EVENTS,
+    IoWaitEnd,
+    IoWaitStart,
+    Reason,
+    StepBlock,
+    StepStart,
+    StepYield,
+    Storage,
+    TaskCreate,
+    TaskExit,
+    TaskRunnable,
+    TaskStack,
+    WakeCause,
+)
+from tracesvc.format.batch import ENDS
+from tracesvc.recorder.stacks import beyond, make_stack
+
+__all__ = ["native", "why_not"]
+
+_CODES: Final = {
+    Storage.INT: b"q",
+    Storage.FLOAT: b"d",
+    Storage.STRING: b"s",
+    Storage.STACK: b"k",
+    Storage.DATA: b"-",
+}
+_NUMBERS: Final[dict[str, int]] = {
+    "task_create": TaskCreate.number,
+    "task_runnable": TaskRunnable.number,
+    "task_exit": TaskExit.number,
+    "task_stack": TaskStack.number,
+    "step_start": StepStart.number,
+    "step_yield": StepYield.number,
+    "step_block": StepBlock.number,
+    "io_wait_start": IoWaitStart.number,
+    "io_wait_end": IoWaitEnd.number,
+    **{f"cause_{cause.name.lower()}": int(cause) for cause in WakeCause if cause},
+    **{f"reason_{reason.name.lower()}": int(reason) for reason in Reason},
+}
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    if os.environ.get("TRACESVC_NATIVE") == "0":
+        return None, "TRACESVC_NATIVE=0 is set"
+    try:
+        from tracesvc.recorder import _native
+    except ImportError as exc:
+        return None, f"it was not built ({exc}): install a C compiler and install tracesvc again"
+    codes = {
+        number: b"".join(_CODES[field.storage] for field in event.fields)
+        for number, event in EVENTS.items()
+    }
+    _native.configure(_NUMBERS, codes, bytes(number in ENDS for number in range(256)))
+    _native.stacks(make_stack, beyond)
+    try:
+        _native.shape(trio.lowlevel.Task, outcome.Error, trio.Cancelled)
+    except TypeError as exc:
+        return None, f"this trio is not known to it: {exc}"
+    return _native, ""
+
+
+_loaded: Final = _load()
+native: Final[ModuleType | None] = _loaded[0]
+"""the extension module; None: the twins in Python do the work"""
+why_not: Final[str] = _loaded[1]
+"""why there is none"""

@@ -1,0 +1,276 @@
+"""What each of trio's hooks records: the twin in Python of ``csrc/hooks.c``.
+
+trio calls, within one step of task T: ``before_task_step(T)``, then any ``task_spawned``/``task_scheduled``,
+``task_exited(T)`` if it ended, ``after_task_step(T)`` last.  A step that ends in a checkpoint schedules T itself before
+that; so how a step ended is known at ``after_task_step`` only, and a wake-up of the task that runs is no wake-up but a
+yield.  While a hook for another task runs, the task whose step it is is the waker.
+
+The hooks are closures over what they need: an attribute look-up less is worth it a million times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import outcome
+import trio
+
+from tracesvc.events import (
+    Counter,
+    IoWaitEnd,
+    IoWaitStart,
+    Reason,
+    StepBlock,
+    StepStart,
+    StepYield,
+    TaskCreate,
+    TaskExit,
+    TaskRunnable,
+    TaskStack,
+    WakeCause,
+)
+from tracesvc.recorder.clock import now
+from tracesvc.recorder.native import native
+from tracesvc.recorder.reasons import reason_of
+from tracesvc.recorder.stacks import stack_of
+from tracesvc.recorder.tree import origin_of, task_id
+
+if TYPE_CHECKING:
+    from tracesvc.recorder.proc import Proc
+
+__all__ = ["ENTRY_TASK", "HOOKS", "LOOP_LAG", "RUN_QUEUE", "Recording", "new_recording"]
+
+SAMPLE_EVERY: Final = 250_000_000
+"""ns between samples of the run loop's counters"""
+RUN_QUEUE: Final = "trio.run_queue"
+"""counter: tasks that are runnable at the beginning of a pass of the run loop"""
+LOOP_LAG: Final = "trio.loop_lag"
+"""counter: ns that the longest pass since the last sample took; as long may a ready task have waited"""
+ENTRY_TASK: Final = "<TrioToken.run_sync_soon task>"
+"""name of trio's task that calls what other threads and signals ask for"""
+HOOKS: Final = (
+    "before_task_step",
+    "after_task_step",
+    "task_scheduled",
+    "task_spawned",
+    "task_exited",
+    "before_io_wait",
+    "after_io_wait",
+)
+
+
+def new_recording(proc: Proc, slow: int) -> Any:
+    """What records one run into ``proc``: native where the proc's buffer is, else a `Recording`.
+
+    ``slow`` is how many ns a wait lasts whose stack is recorded; negative: no stacks.
+    """
+    sample = _sampler(proc)
+    if native is not None and isinstance(proc.records, native.Records):
+        return native.Hooks(
+            proc.records, proc.capacity, proc.seal, reason_of, sample, SAMPLE_EVERY, slow
+        )
+    return Recording(proc, sample, slow)
+
+
+def _sampler(proc: Proc) -> Callable[[int], None]:
+    def sample(worst_pass: int) -> None:
+        time, number = now(), Counter.number
+        proc.extend((number, time, LOOP_LAG, worst_pass, 0))
+        proc.extend((number, time, RUN_QUEUE, _run_queue_length(), 0))
+
+    return sample
+
+
+class Recording:
+    """The hooks of one run, as attributes."""
+
+    __slots__ = (*HOOKS, "entry_task", "recording", "slow", "step_began", "tell_stacks", "waits")
+
+    def __init__(self, proc: Proc, sample: Callable[[int], None], slow: int) -> None:
+        self.recording = True
+        """False: the hooks do nothing any more"""
+        self.entry_task = 0
+        """the task that is the waker where another thread or a signal is"""
+        self.slow = slow
+        self.step_began = 0
+        """ns, of the step that runs; 0: none"""
+        blocked: dict[int, list[Any]] = {}
+        self.waits, self.tell_stacks = _stack_functions(self, proc, blocked)
+        for name, hook in _hooks(self, proc, sample, blocked).items():
+            # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
+            setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
+
+
+def _stack_functions(
+    recording: Recording, proc: Proc, blocked: dict[int, list[Any]]
+) -> tuple[Callable[..., None], Callable[..., int]]:
+    extend = proc.extend
+
+    def waits(task: trio.lowlevel.Task, since: int, reason: int) -> None:
+        """A task is blocked since before the recording began."""
+        blocked[task_id(task)] = [since, reason, task, False]
+
+    def tell_stacks(before: int, limit: int) -> int:
+        """Record where tasks are suspended that wait since ``before`` and were not told of yet; any thread."""
+        if not recording.recording or recording.slow < 0:
+            return 0
+        found = [wait for wait in list(blocked.values()) if not wait[3] and wait[0] <= before][
+            :limit
+        ]
+        for wait in found:
+            wait[3] = True
+            stack, number = stack_of(wait[2].coro), task_id(wait[2])
+            if stack is not None and blocked.get(number) is wait:
+                extend((TaskStack.number, now(), number, stack, 0))
+        return len(found)
+
+    return waits, tell_stacks
+
+
+def _hooks(
+    recording: Recording,
+    proc: Proc,
+    sample: Callable[[int], None],
+    blocked: dict[int, list[Any]],
+) -> dict[str, Callable[..., None]]:
+    extend, records, capacity = proc.extend, proc.records, proc.capacity
+    step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
+    task_runnable, task_exit, task_create = TaskRunnable.number, TaskExit.number, TaskCreate.number
+    task_stack = TaskStack.number
+    io_wait_start, io_wait_end = IoWaitStart.number, IoWaitEnd.number
+    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most;
+    # but a ``__del__`` that the garbage collector calls in between may spawn another.
+    fresh: set[int] = set()
+    yielded = exited = waiting = False
+    pass_start = next_sample = now()
+    worst_pass = 0
+
+    def wait_is_over() -> None:
+        nonlocal waiting, pass_start
+        waiting = False
+        pass_start = now()
+        extend((io_wait_end, pass_start, 0, 0, 0))
+
+    def before_task_step(task: trio.lowlevel.Task) -> None:
+        if waiting:
+            wait_is_over()
+        number = records.running = task._counter + 1
+        time = recording.step_began = now()
+        extend((step_start, time, number, 0, 0))
+
+    def after_task_step(task: trio.lowlevel.Task) -> None:
+        nonlocal yielded, exited
+        number = records.running
+        recording.step_began = 0
+        if yielded:
+            yielded = False
+            extend((step_yield, now(), number, 0, 0))
+        elif exited:
+            exited = False
+        else:
+            time = now()
+            reason, thing = reason_of(task)
+            extend((step_block, time, number, reason, thing))
+            blocked[number] = [time, reason, task, False]
+        records.running = 0
+        if len(records) >= capacity:
+            proc.seal()
+
+    def task_scheduled(task: trio.lowlevel.Task) -> None:
+        nonlocal yielded
+        number = task._counter + 1
+        if number == records.running:
+            yielded = True
+        elif number in fresh:
+            fresh.discard(number)
+        else:
+            if waiting:
+                wait_is_over()
+            wait = blocked.pop(number, None)
+            time = now()
+            reason = Reason.NONE
+            if wait is not None:
+                since, reason, _, told = wait
+                if not told and 0 <= recording.slow <= time - since:
+                    stack = stack_of(task.coro)
+                    if stack is not None:
+                        extend((task_stack, time, number, stack, 0))
+            waker = records.running
+            extend((task_runnable, time, number, waker, _cause(task, waker, recording, reason)))
+
+    def task_spawned(task: trio.lowlevel.Task) -> None:
+        number, time = task._counter + 1, now()
+        fresh.add(number)
+        if not recording.entry_task and task.name == ENTRY_TASK:
+            recording.entry_task = number
+        extend((task_create, time, number, *origin_of(task)))
+        if len(records) >= capacity:
+            proc.seal()
+
+    def task_exited(task: trio.lowlevel.Task) -> None:
+        nonlocal exited, yielded
+        number = task._counter + 1
+        if number == records.running:
+            exited, yielded = True, False
+        extend((task_exit, now(), number, 0, 0))
+
+    def before_io_wait(timeout: float) -> None:
+        nonlocal waiting, pass_start, worst_pass, next_sample
+        if waiting:
+            wait_is_over()
+        time = now()
+        if time - pass_start > worst_pass:
+            worst_pass = time - pass_start
+        pass_start = time
+        if time >= next_sample:
+            worst, worst_pass = worst_pass, 0
+            next_sample = time + SAMPLE_EVERY
+            sample(worst)
+        if timeout > 0:
+            waiting = True
+            extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
+
+    def after_io_wait(timeout: float) -> None:
+        if waiting:
+            wait_is_over()
+
+    hooks = (
+        before_task_step,
+        after_task_step,
+        task_scheduled,
+        task_spawned,
+        task_exited,
+        before_io_wait,
+        after_io_wait,
+    )
+    return {hook.__name__: hook for hook in hooks}
+
+
+_IO: Final = {int(Reason.READABLE), int(Reason.WRITABLE), int(Reason.PROCESS)}
+
+
+def _cause(task: trio.lowlevel.Task, waker: int, recording: Recording, reason: int) -> int:
+    """How a task was woken, from what it is to be resumed with."""
+    resumed_with: Any = task._next_send
+    if type(resumed_with) is outcome.Error:
+        error = type(resumed_with.error)
+        if error is trio.Cancelled:
+            return WakeCause.CANCEL if waker else WakeCause.TIMER
+        if error is KeyboardInterrupt:
+            return WakeCause.SIGNAL
+    if not waker:
+        return WakeCause.IO if reason in _IO else WakeCause.UNKNOWN
+    if waker != recording.entry_task:
+        return WakeCause.TASK
+    return WakeCause.SIGNAL if reason == Reason.SIGNAL else WakeCause.THREAD
+
+
+def _run_queue_length() -> int:
+    """Tasks that are runnable; called between steps."""
+    root = trio.lowlevel.current_root_task()
+    queue = getattr(getattr(root, "_runner", None), "runq", None)
+    if queue is not None:
+        return len(queue)
+    # the public way; it looks at every file descriptor that is waited for
+    return trio.lowlevel.current_statistics().tasks_runnable
