@@ -21,9 +21,14 @@ KINDS = {"whole": 0.0, "lossy": 0.15}
 def described(data: bytes) -> dict:
     """What every later version must read in it."""
     report = verify(data)
-    events = list(read(data))
+    trace = read(data)
+    events = list(trace)
+    # Only what the vocabulary of the trace itself names: later versions give old events new, empty fields.
+    fields = {name: [field[0] for field in row] for _, name, row in trace.header.events}
     lines = [
-        json.dumps([e.type, *(getattr(e, n) for n in e.__dataclass_fields__)], default=repr)
+        json.dumps(
+            [e.type, e.time, e.proc, e.seq, *(getattr(e, n) for n in fields[e.type])], default=repr
+        )
         for e in events
     ]
     return {

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.golden.make import KINDS, described
-from tracesvc.events import EVENTS
 from tracesvc.export import FORMATS, export
 from tracesvc.format.records import VERSION
 from tracesvc.model.verify import verify
@@ -25,15 +24,6 @@ def test_a_golden_trace_reads_as_it_did_when_it_was_made(path):
     data = path.read_bytes()
     assert described(data) == json.loads(path.with_suffix(".json").read_text())
     assert verify(data).ok
-
-
-def test_together_they_have_every_event_type():
-    types = {
-        kind
-        for path in TRACES
-        for kind in json.loads(path.with_suffix(".json").read_text())["types"]
-    }
-    assert types == {event.type for event in EVENTS.values()}
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracesvc.events import EVENTS, Storage
+from tracesvc.events import EVENTS, Frames, Storage
 from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
 from tracesvc.export.wire import Part, Raw, Records, join
@@ -28,6 +28,7 @@ _TYPES: Final = {
     Storage.INT: "int64_t",
     Storage.FLOAT: "double_t",
     Storage.STRING: "string",
+    Storage.STACK: "string",
     Storage.DATA: "string",
 }
 
@@ -200,6 +201,9 @@ def _records(table: Table, number: int, which: Any) -> Records:
                 codes = values[which].tolist()
                 texts = {i: _text(table.columns.strings[i]) for i in set(codes)}
                 parts.append([texts[i] for i in codes])
+            case Storage.STACK:
+                stacks = table.columns.stacks
+                parts.append([_text(_frames(stacks[i])) for i in values[which].tolist()])
             case Storage.DATA:
                 parts.append([_text(values[i]) for i in which.tolist()])
     return Records(len(which), *parts)
@@ -207,6 +211,11 @@ def _records(table: Table, number: int, which: Any) -> Records:
 
 def _fixed(values: Any) -> Raw:
     return Raw(np.ascontiguousarray(values, "<i8").view(np.uint8).reshape(-1, 8))
+
+
+def _frames(stack: Frames) -> str:
+    """A stack on a line, innermost frame first."""
+    return " < ".join(f"{function} ({file}:{line})" for function, file, line in stack)
 
 
 def _text(value: Any) -> bytes:

@@ -152,7 +152,7 @@ def _loss(row: LossRow, report: Exported) -> Row:
 
 def _events(trace: Trace, item: Item, batch: Batch, report: Exported) -> Iterator[Row]:
     try:
-        records = list(batch.records(trace.text))
+        records = list(batch.records(trace.text, trace.stack))
     except FormatError as exc:
         report.written["DAMAGE"] += 1
         start, end = item.frame.offset, item.frame.end

@@ -183,7 +183,7 @@ class Input:
                     continue
                 batch = item.record
                 try:
-                    records = list(batch.records(trace.text))
+                    records = list(batch.records(trace.text, trace.stack))
                 except FormatError:
                     continue
                 # heapq wants what it merges to be in order: a batch may be older than the one before.
