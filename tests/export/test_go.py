@@ -81,7 +81,7 @@ def test_go_prints_exactly_what_is_in_the_demos_trace(tmp_path, demo):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_go_opens_what_is_left_of_a_damaged_trace(tmp_path, seed):
-    path, done = exported(damaged(program(seed).data, seed), tmp_path)
+    path, done = exported(damaged(program(seed).data, seed, 40), tmp_path)
     assert go_judge.counts(path) == go_judge.said(done.written)
     assert done.lost > 0
 
