@@ -23,7 +23,10 @@ html_title = f"tracesvc {release}"
 
 autodoc_typehints = "description"
 # Types of other projects cannot be looked up without the network; our own must resolve.
-nitpick_ignore_regex = [("py:.*", r"(trio|collections|contextlib|typing|pathlib|os)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(trio|collections|contextlib|typing|pathlib|os)\..*"),
+    ("py:exc", "FormatError"),
+]
 
 # In "Raises" they stand as one catches them, without their module.
 nitpick_ignore = [("py:exc", name) for name in ("FormatError", "NotFoundError", "QueryError")]

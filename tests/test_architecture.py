@@ -13,7 +13,7 @@ MAX_LINES = 600
 
 # room: the rooms that it may import, at any depth of a function too. "face" is tracesvc/__init__.py.
 BASE = {"events", "format", "recorder", "sinks", "model"}
-QUESTIONS = {"analysis", "export", "model", "format", "events"}
+QUESTIONS = {"analysis", "export", "rewrite", "model", "format", "events"}
 ROOMS: dict[str, set[str]] = {
     "events": set(),
     "format": {"events"},
@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "model": {"format", "events"},
     "analysis": {"model", "format", "events"},
     "export": {"model", "format", "events"},
+    "rewrite": {"model", "format", "events"},
     "store": {"model", "format", "events"},
     "service": {"store", *QUESTIONS},
     "demo": {"face", "sinks", "format"},
@@ -51,7 +52,8 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/tables.py": ({"numpy"}, set()),
     "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
-    "export": ({"msgpack"}, {"numpy", "pyarrow"}),
+    "export": ({"numpy"}, {"pyarrow", "httpx2"}),
+    "rewrite": (set(), set()),
     "store": ({"trio", "msgpack"}, {"nats", "obstore", "pyarrow"}),
     "service": ({"trio", "msgpack", "numpy", "starlette", "anycorn"}, {"hypercorn", *ZSTD}),
     "demo": ({"trio", "anycorn", "starlette", "httpx2"}, set()),

@@ -20,12 +20,20 @@ COMMANDS: Final = {
     "diff": "What became slower from one trace to another.",
     "query": "SQL over the tables of a trace.",
     "tail": "Events as they come, from a file or a service.",
+    "export": "A trace in the format of another tool.",
+    "import": "A trace of Go's tracer, as one of ours.",
+    "cut": "The part of a trace between two times.",
+    "merge": "Several traces as one.",
+    "anonymize": "A trace without names, paths and texts.",
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
     "serve": "Collect, keep and stream the traces of many programs.",
     "demo": "Trace a real web application and show what one sees.",
 }
 """name of the command and of its module -> a line of help, so that none must be imported for it"""
+
+_MODULES: Final = {"import": "import_"}
+"""commands whose name cannot be a module's"""
 
 
 class _Group(click.Group):
@@ -35,7 +43,9 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"tracesvc.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"tracesvc.cli.{_MODULES.get(cmd_name, cmd_name)}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -239,7 +239,7 @@ class Builder:
         rows = np.full(min(max(table), 2 * len(table)) + 1, -1, np.int64)
         for number, text in table.items():
             if number < len(rows):
-                rows[number] = self._index(text)
+                rows[number] = self.index(text)
         return rows
 
     def _translate(self, ids: Integers, rows: Integers, table: dict[int, str]) -> Integers:
@@ -249,10 +249,11 @@ class Builder:
         if not known.all():
             for i in np.flatnonzero(~known):
                 number = int(ids[i])
-                indexes[i] = self._index(table.get(number, f"?{number}"))
+                indexes[i] = self.index(table.get(number, f"?{number}"))
         return indexes
 
-    def _index(self, text: str) -> int:
+    def index(self, text: str) -> int:
+        """Where a text is in `Columns.strings`; entered if it is not."""
         index = self._ids.get(text)
         if index is None:
             index = self._ids[text] = len(self._strings)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from tracesvc.events import Event
+from tracesvc.events import Event, Frames
 from tracesvc.format import (
     Batch,
     Damage,
@@ -189,6 +189,10 @@ class Trace:
     def text(self, number: int) -> str:
         """A name of the current generation, for the ids in a `Batch`."""
         return self._decoder.text(number)
+
+    def stack(self, number: int) -> Frames:
+        """A stack of the current generation, for the ids in a `Batch`."""
+        return self._decoder.stack(number)
 
     def knows(self, number: int) -> bool:
         """Whether the current generation has a name with this id."""

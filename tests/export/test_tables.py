@@ -1,0 +1,314 @@
+"""Parquet, pprof, speedscope, CTF, OTLP, JSON lines and text: what others read in them is what is in the trace."""
+
+import datetime as dt
+import json
+import re
+import subprocess
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
+
+import duckdb
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from tests.export import go_judge
+from tests.export.conftest import damaged, end_of, events_of
+from tests.export.oracle import look
+from tests.judges import require_program
+from tests.traces import program
+from tracesvc.events import Reason
+from tracesvc.export import FORMATS, export
+from tracesvc.export.otlp_push import Push
+
+WHICH = pytest.mark.parametrize("which", ["whole", "demo"])
+
+
+@pytest.fixture
+def data(request, which):
+    source = request.getfixturevalue(which)
+    return source.read_bytes() if which == "demo" else source.data
+
+
+@WHICH
+def test_duckdb_finds_the_models_totals_in_parquet(tmp_path, data):
+    done = export(data, "parquet", tmp_path / "tables")
+    events = events_of(data)
+    found = look(events, end_of(data))
+
+    def ask(sql):
+        return duckdb.sql(re.sub(r"\{(\w+)\}", rf"'{tmp_path}/tables/\1.parquet'", sql)).fetchall()
+
+    assert dict(ask("select type, count(*) from {events} group by type")) == found.types
+    assert ask("select count(*), sum(ended - began) from {steps}") == [
+        (found.count("running"), found.total("running"))
+    ]
+    waits = ask(
+        "select reason, count(*), sum(ended - began) from {waits} where state = 'waiting' group by reason"
+    )
+    assert {row[0]: row[1:] for row in waits} == {
+        Reason(reason).name.lower().replace("_", " "): (len(ns), sum(ns))
+        for (state, reason), ns in found.states.items()
+        if state == "waiting"
+    }
+    runnable = ask("select count(*), sum(ended - began) from {waits} where state = 'runnable'")
+    assert runnable == [(found.count("runnable"), found.total("runnable"))]
+    assert ask("select count(*), count(*) filter (exited) from {tasks}") == [
+        (found.types["task_create"], found.types["task_exit"])
+    ]
+    spans = {e.span: e for e in events if e.type == "span_begin"}
+    ends = {e.span: e.time for e in events if e.type == "span_end"}
+    rows = ask("select span, parent, name, began, ended from {spans}")
+    assert sorted(rows, key=lambda row: row[0]) == [
+        (n, e.parent, e.name, e.time, ends.get(n)) for n, e in sorted(spans.items())
+    ]
+    assert ask("select count(*) from {regions}") == [(found.types["region_begin"],)]
+    assert ask("select count(*), sum(level) from {logs}")[0][0] == found.types["log"]
+    assert ask("select count(*) from {counters}") == [(found.types["counter"],)]
+    assert ask("select count(*) from {losses}") == [(0,)]
+    assert done.events == sum(found.types.values())
+
+
+def test_losses_are_a_table(tmp_path, lossy):
+    done = export(lossy.data, "parquet", tmp_path / "tables")
+    rows = duckdb.sql(
+        f"select proc, first, last, cause, began, ended from '{tmp_path}/tables/losses.parquet'"
+    )
+    causes = {1: "queue_full", 2: "no_reader"}
+    assert sorted(rows.fetchall()) == sorted(
+        (r[0], r[1], r[2], causes[r[3]], r[4], r[5]) for r in lossy.losses
+    )
+    assert done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
+
+
+@WHICH
+def test_pprof_has_our_totals(tmp_path, data):
+    path = tmp_path / "a.pb.gz"
+    export(data, "pprof", path)
+    found = look(events_of(data), end_of(data))
+    assert go_judge.raw(path) == [
+        found.count("running"),
+        found.total("running"),
+        found.total("runnable"),
+        found.count("waiting"),
+        found.total("waiting"),
+        0,
+    ]
+
+
+@WHICH
+def test_speedscope_has_every_step_of_every_run(tmp_path, data):
+    path = tmp_path / "a.json"
+    export(data, "speedscope", path)
+    loaded = json.loads(path.read_text())
+    assert loaded["$schema"].endswith("file-format-schema.json")
+    assert loaded["exporter"] == "tracesvc"
+    frames = loaded["shared"]["frames"]
+    assert all(isinstance(frame["name"], str) for frame in frames)
+    assert len({frame["name"] for frame in frames}) == len(frames)
+    total = steps = 0
+    for profile in loaded["profiles"]:
+        assert profile.keys() == {"type", "name", "unit", "startValue", "endValue", "events"}
+        assert (profile["type"], profile["unit"]) == ("evented", "nanoseconds")
+        last, stack = profile["startValue"], []
+        for event in profile["events"]:
+            assert event.keys() == {"type", "frame", "at"}
+            assert last <= event["at"] <= profile["endValue"]
+            assert 0 <= event["frame"] < len(frames)
+            last = event["at"]
+            if event["type"] == "O":
+                stack.append(event)
+            else:
+                opened = stack.pop()
+                assert opened["frame"] == event["frame"]
+                total, steps = total + last - opened["at"], steps + 1
+        assert not stack
+    found = look(events_of(data), end_of(data))
+    assert (steps, total) == (found.count("running"), found.total("running"))
+
+
+@WHICH
+def test_babeltrace_counts_our_events(tmp_path, data):
+    export(data, "ctf", tmp_path / "ctf")
+    names, discarded = babeltrace(tmp_path / "ctf")
+    assert names == Counter(event.type for event in events_of(data))
+    assert discarded == 0
+
+
+def test_babeltrace_counts_our_losses(tmp_path, lossy):
+    done = export(lossy.data, "ctf", tmp_path / "ctf")
+    names, discarded = babeltrace(tmp_path / "ctf")
+    assert names == Counter(event.type for event in lossy.events)
+    assert discarded == done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
+
+
+def babeltrace(directory):
+    """Events by name, and how many were discarded."""
+    program = require_program("babeltrace2", package="babeltrace2")
+    done = subprocess.run(
+        [program, str(directory)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    names = Counter(re.findall(r"^\[.*?\] \(.*?\) (?:\S+ )??(\w+): ", done.stdout, re.MULTILINE))
+    return names, sum(map(int, re.findall(r"discarded (\d+) events?", done.stderr)))
+
+
+def spans_of(message):
+    return [span for r in message.resource_spans for s in r.scope_spans for span in s.spans]
+
+
+@WHICH
+def test_opentelemetry_decodes_the_spans(tmp_path, data):
+    path = tmp_path / "a.pb"
+    done = export(data, "otlp", path)
+    spans = spans_of(TracesData.FromString(path.read_bytes()))
+    events = events_of(data)
+    begun = [e for e in events if e.type == "span_begin"]
+    assert len(spans) == len(begun) == done.written["span"]
+    assert Counter(span.name for span in spans) == Counter(e.name for e in begun)
+    ids = {span.span_id for span in spans}
+    assert len(ids) == len(spans)
+    known = {e.span for e in begun}
+    assert sum(bool(s.parent_span_id) for s in spans) == sum(bool(e.parent) for e in begun)
+    inside = sum(e.parent in known for e in begun)
+    assert sum(s.parent_span_id in ids for s in spans) == inside
+    parents = {span.span_id: span for span in spans}
+    for span in spans:
+        assert (len(span.trace_id), len(span.span_id)) == (16, 8)
+        if span.parent_span_id in parents:
+            assert parents[span.parent_span_id].trace_id == span.trace_id
+        spent = {
+            a.key: a.value.int_value
+            for a in span.attributes
+            if a.key.startswith("tracesvc.") and "_ns" in a.key
+        }
+        assert sum(spent.values()) <= span.end_time_unix_nano - span.start_time_unix_nano
+    ends = {e.span: e.time for e in events if e.type == "span_end"}
+    lasted = sum(ends.get(e.span, end_of(data)) - e.time for e in begun)
+    assert sum(s.end_time_unix_nano - s.start_time_unix_nano for s in spans) == lasted
+    year = dt.datetime.fromtimestamp(spans[0].start_time_unix_nano / 1e9, dt.UTC).year
+    assert year >= 2023
+
+
+def test_a_span_says_what_its_task_did_meanwhile(tmp_path):
+    from tests.analysis.streams import Hand
+
+    hand = Hand().generation(0)
+    hand.events(
+        1,
+        ("proc_start", 0, 1, 1, "run"),
+        ("task_create", 10, 1, 0, 0, "main", "main (app.py:1)"),
+        ("step_start", 20, 1),
+        ("span_begin", 30, 5, 0, 1, "GET /", {"q": 1}),
+        ("log", 35, 1, 5, 30, 0, "look out", None),
+        ("step_block", 50, 1, int(Reason.LOCK), 7),
+        ("task_runnable", 150, 1, 0),
+        ("step_start", 157, 1),
+        ("span_end", 160, 5, 1),
+        ("task_exit", 170, 1),
+        ("proc_stop", 180),
+    )
+    export(hand.end(200).data, "otlp", tmp_path / "a")
+    (span,) = spans_of(TracesData.FromString((tmp_path / "a").read_bytes()))
+    values = {a.key: a.value.int_value for a in span.attributes}
+    assert values == {
+        "tracesvc.running_ns": 23,
+        "tracesvc.runnable_ns": 7,
+        "tracesvc.waiting_ns.lock": 100,
+        "tracesvc.task": 1,
+        "q": 1,
+    }
+    assert [event.name for event in span.events] == ["look out"]
+    assert not span.parent_span_id
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """An OTLP/HTTP receiver that is busy at first."""
+
+    busy = 1
+    got: ClassVar[list] = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if Receiver.busy:
+            Receiver.busy -= 1
+            self.send_response(503)
+        else:
+            assert (self.path, self.headers["content-type"]) == (
+                "/v1/traces",
+                "application/x-protobuf",
+            )
+            Receiver.got.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    Receiver.busy, Receiver.got = 1, []
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_spans_are_pushed_and_a_busy_receiver_is_asked_again(whole, receiver):
+    with Push(receiver, wait=0.01) as send:
+        done = export(whole.data, "otlp", send)
+    assert sum(len(spans_of(message)) for message in Receiver.got) == done.written["span"]
+
+
+def test_a_receiver_that_is_not_there_is_told_of(whole):
+    with (
+        Push("http://127.0.0.1:9", wait=0.001) as send,
+        pytest.raises(OSError, match="cannot be reached"),
+    ):
+        export(whole.data, "otlp", send)
+
+
+@WHICH
+def test_every_event_is_a_line(tmp_path, data):
+    events = events_of(data)
+    export(data, "jsonl", tmp_path / "a.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert Counter(row["type"] for row in rows if row["type"].islower()) == Counter(
+        e.type for e in events
+    )
+    assert [(r["time"], r["proc"], r["seq"]) for r in rows if "seq" in r] == [
+        (e.time, e.proc, e.seq) for e in events
+    ]
+    done = export(data, "text", tmp_path / "a.txt")
+    lines = (tmp_path / "a.txt").read_text().splitlines()
+    assert len(lines) == sum(done.written.values())
+    assert len(lines) == len(rows)
+
+
+def test_lines_say_what_is_lost_and_damaged(tmp_path, lossy):
+    done = export(lossy.data, "jsonl", tmp_path / "a.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    lost = [
+        (r["proc"], r["first"], r["last"], r["time"], r["end"]) for r in rows if r["type"] == "LOSS"
+    ]
+    assert sorted(lost) == sorted((r.proc, r.first, r.last, r.start, r.end) for r in lossy.losses)
+    assert done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
+    spoiled = export(damaged(lossy.data, 3), "text", tmp_path / "a.txt")
+    assert " DAMAGE " in (tmp_path / "a.txt").read_text()
+    assert spoiled.lost > done.lost
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_never_ends_an_export(tmp_path, name, seed):
+    stream = program(seed, losses=0.05)
+    done = export(damaged(stream.data, seed, 12), name, tmp_path / "out")
+    assert done.lost > 0
+    assert done.events > 0

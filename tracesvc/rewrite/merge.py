@@ -1,0 +1,172 @@
+"""`merge`: several traces as one, on one clock.
+
+Every id (of procs, tasks, nurseries, spans, regions, objects) is made unique: that of trace i of n becomes
+``id * n + i``.  Clocks are brought together by the time of day that each trace began at; of one machine they are the
+same already.
+The result is one session in one generation; what is missing in a trace stays missing.  It has an end mark if all have.
+"""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tracesvc.format import (
+    End,
+    Generation,
+    Header,
+    ProcRow,
+    SessionWriter,
+    Snapshot,
+)
+from tracesvc.model.reader import Source
+from tracesvc.rewrite.merge_input import Account, Input
+
+__all__ = ["Merged", "merge"]
+
+SAME_CLOCK: Final = 1_000_000_000
+"""ns: clocks that are apart by less are taken for one, if the host is the same"""
+
+
+@dataclass(slots=True)
+class Merged:
+    """What was written."""
+
+    traces: int
+    events: int = 0
+    lost: int = 0
+
+
+def merge(sources: Sequence[Source], out: Callable[[bytes], Any]) -> Merged:
+    """Write several traces as one.
+
+    Args:
+        sources: Paths or bytes, as for `tracesvc.read`; each is read twice.
+        out: Takes the bytes, piece by piece.
+
+    Raises:
+        ValueError: There are no traces.
+        FormatError: A source is not a trace.
+    """
+    if not sources:
+        raise ValueError("sources must have at least one trace")
+    return _Merger([Input(source, i, len(sources)) for i, source in enumerate(sources)], out).run()
+
+
+class _Merger:
+    def __init__(self, inputs: list[Input], out: Callable[[bytes], Any]) -> None:
+        self._inputs, self._out = inputs, out
+        self._writer = SessionWriter()
+        self._done = Merged(len(inputs))
+        self._newest = 0
+
+    def run(self) -> Merged:
+        first = self._inputs[0]
+        for one in self._inputs[1:]:
+            one.shift = _shift(first, one)
+        # A trace that began before the first one must not come to negative times.
+        begin = min(one.begin + one.shift for one in self._inputs if one.begin is not None)
+        for one in self._inputs:
+            one.shift += max(0, -begin)
+        begin = self._newest = max(0, begin)
+        session = str(uuid.uuid5(uuid.NAMESPACE_OID, " ".join(one.session for one in self._inputs)))
+        late = any(one.late for one in self._inputs)
+        wall = (
+            0
+            if first.clock is None
+            else max(0, first.clock[1] + begin - first.clock[0] - first.shift)
+        )
+        self._write([self._writer.header(Header(session, self._about(), begin, wall))])
+        clock = Generation(int(late), begin, wall, session)
+        self._write(self._writer.generation(clock, self._rows(live=True)))
+        self._snapshots()
+        for _, index, proc, number, records in heapq.merge(
+            *(one.batches() for one in self._inputs), key=_when
+        ):
+            self._batch(self._inputs[index], proc, number, records)
+        for one in self._inputs:
+            for account in one.accounts.values():
+                self._losses(one, account, None)
+        rows = self._rows(live=False)
+        self._write(self._writer.procs(rows))
+        emitted, lost = sum(row.emitted for row in rows), sum(row.lost for row in rows)
+        if not all(one.ended for one in self._inputs):
+            return self._done
+        self._write(
+            [self._writer.end(End(self._newest, wall + self._newest - begin, emitted, lost))]
+        )
+        return self._done
+
+    def _write(self, frames: Any) -> None:
+        for frame in frames:
+            self._out(frame.data)
+
+    def _about(self) -> dict[str, Any]:
+        sources = [{} if one.header is None else one.header.source for one in self._inputs]
+        names = dict.fromkeys(str(source.get("name", "?")) for source in sources)
+        return {
+            "name": " + ".join(names),
+            "merged": [str(source.get("name", "?")) for source in sources],
+        }
+
+    def _rows(self, *, live: bool) -> list[ProcRow]:
+        rows = []
+        for one in self._inputs:
+            for proc, account in sorted(one.accounts.items()):
+                lost = account.lost_before
+                if not live:
+                    lost += sum(row.last - row.first + 1 for row in account.losses)
+                emitted = account.begin if live else account.next
+                row = account.row._replace(proc=one.proc(proc), emitted=emitted, lost=lost)
+                rows.append(row._replace(live=live, digest=None))
+        return rows
+
+    def _snapshots(self) -> None:
+        """Spans and regions of all traces make one snapshot, for they are those of proc 0."""
+        opens: list[Snapshot] = []
+        for one in self._inputs:
+            for part in one.parts(self._writer.intern):
+                if part.tasks or not (part.spans or part.regions):
+                    self._write(self._writer.snapshot(part))
+                else:
+                    opens.append(part)
+        for i, part in enumerate(opens):
+            part = Snapshot(0, 0, i, len(opens), [], part.spans, part.regions)
+            self._write(self._writer.snapshot(part))
+
+    def _batch(self, one: Input, proc: int, number: int, records: list[Any]) -> None:
+        account = one.accounts[proc]
+        self._losses(one, account, number)
+        self._write(self._writer.events(one.proc(proc), number, records))
+        self._newest = max(self._newest, records[-4])
+        self._done.events += len(records) // 5
+
+    def _losses(self, one: Input, account: Account, before: int | None) -> None:
+        """Tell of what was lost before this event, or of all that is left."""
+        for row in account.losses[account.told :]:
+            if before is not None and row.first >= before:
+                return
+            account.told += 1
+            start, end = row.start + one.shift, max(row.start, row.end) + one.shift
+            moved = row._replace(proc=one.proc(row.proc), start=start, end=end)
+            self._write(self._writer.losses([moved]))
+            self._newest = max(self._newest, end)
+            self._done.lost += row.last - row.first + 1
+
+
+def _when(batch: tuple[int, int, int, int, list[Any]]) -> tuple[int, int]:
+    return batch[0], batch[1]
+
+
+def _shift(first: Input, other: Input) -> int:
+    """ns between the clocks of two traces."""
+    if first.clock is None or other.clock is None:
+        return 0
+    apart = (other.clock[1] - other.clock[0]) - (first.clock[1] - first.clock[0])
+    hosts = [
+        one.header.source.get("host") if one.header is not None else None for one in (first, other)
+    ]
+    return 0 if hosts[0] == hosts[1] and abs(apart) < SAME_CLOCK else apart
