@@ -70,7 +70,7 @@ static int64_t running_at_start(const Records *self) {
 
 /* Field `k` of a record that has `fields` of them, borrowed; an object that is NULL: an exception is set. */
 static value field_of(const record *r, int k, int fields, uint8_t *tag) {
-    if (fields <= FIELDS || k < FIELDS - 1) {
+    if (r->wide || fields <= FIELDS || k < FIELDS - 1) {
         *tag = r->tag[k];
         return r->v[k];
     }

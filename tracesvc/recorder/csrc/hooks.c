@@ -179,7 +179,10 @@ static void add_stack(Hooks *self, int64_t time, int64_t number, PyObject *stack
         Py_DECREF(stack);
         return;
     }
-    *r = (record){.time = time, .type = numbers.task_stack, .v = {{.i = number}, {.o = stack}, {.i = 0}}, .tag = {INT, OBJECT, INT}};
+    *r = (record){.time = time, .v = {{.i = number}, {.o = stack}}};
+    r->type = numbers.task_stack;
+    r->tag[1] = OBJECT;
+    r->objects = 1;
 }
 
 static void task_scheduled(Hooks *self, PyObject *task) {
@@ -212,13 +215,23 @@ static void task_spawned(Hooks *self, PyObject *task) {
     }
     if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
     int64_t time = clock_now();
-    int64_t parent;
-    PyObject *origin = origin_of(task, &parent);
-    PyObject *name = task_get(task, NAME);
-    if (!self->entry_task && name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, ENTRY_TASK) == 0)
-        self->entry_task = number;
-    if (origin) records_add_object(self->records, numbers.task_create, time, number, parent, origin);
-    else report((PyObject *)Py_TYPE(task));
+    origin from;
+    if (origin_of(task, &from)) {
+        report((PyObject *)Py_TYPE(task));
+        return;
+    }
+    if (!self->entry_task && PyUnicode_CompareWithASCIIString(from.name, ENTRY_TASK) == 0) self->entry_task = number;
+    record *r = records_next(self->records);
+    if (r) {
+        *r = (record){.time = time, .v = {{.i = number}, {.i = from.parent}, {.i = from.nursery}, {.o = from.name}, {.o = from.entry}}};
+        r->type = numbers.task_create;
+        r->tag[3] = r->tag[4] = OBJECT;
+        r->wide = r->objects = 1;
+    }
+    else {
+        Py_DECREF(from.name);
+        Py_DECREF(from.entry);
+    }
     seal_if_full(self);
 }
 

@@ -27,7 +27,8 @@
 #error "tracesvc's native recorder relies on the interpreter lock; this build runs on the Python twin"
 #endif
 
-enum { FIELDS = 3 };                     /* of one record; more are packed into a tuple that is the last one */
+enum { FIELDS = 3, WIDE = 5 };           /* of one record; those of a type with more lie in a tuple that is the last one,
+                                            or, of a wide record, side by side */
 enum tag { INT = 0, DOUBLE = 1, OBJECT = 2 };
 
 typedef union {
@@ -38,9 +39,15 @@ typedef union {
 
 typedef struct {
     int64_t time;                        /* ns, CLOCK_MONOTONIC */
-    value v[FIELDS];
-    uint8_t type;
-    uint8_t tag[FIELDS];
+    value v[WIDE];
+    union {
+        struct {
+            uint8_t type;
+            uint8_t tag[WIDE];
+            uint8_t wide, objects;       /* whether it is; whether any field is an object */
+        };
+        uint64_t plain;                  /* all of these at once: the type, and zeros */
+    };
 } record;
 
 typedef struct {
@@ -82,21 +89,8 @@ static inline void records_add(Records *self, uint8_t type, int64_t time, int64_
     if (!r) return;
     r->time = time;
     r->v[0].i = a, r->v[1].i = b, r->v[2].i = c;
+    r->plain = 0;
     r->type = type;
-    r->tag[0] = r->tag[1] = r->tag[2] = INT;
-}
-
-/* The same with an object in the last field; takes the reference. */
-static inline void records_add_object(Records *self, uint8_t type, int64_t time, int64_t a, int64_t b, PyObject *c) {
-    record *r = records_next(self);
-    if (!r) {
-        Py_DECREF(c);
-        return;
-    }
-    r->time = time;
-    r->v[0].i = a, r->v[1].i = b, r->v[2].o = c;
-    r->type = type;
-    r->tag[0] = r->tag[1] = INT, r->tag[2] = OBJECT;
 }
 
 PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count);
@@ -125,11 +119,16 @@ extern PyMethodDef reason_methods[];
 int reasons_init(void);
 
 void answers_remember(const void *thing, int64_t number, int64_t reason);
+int64_t *answers_owner(const void *thing);                              /* of one that is remembered; else NULL */
 void answers_forget(const void *thing);
 
 /* numbers.c */
 int64_t number_of(PyObject *thing);
-PyObject *origin_of(PyObject *task, int64_t *parent);
+typedef struct {
+    int64_t parent, nursery;
+    PyObject *name, *entry;                                             /* owned */
+} origin;
+int origin_of(PyObject *task, origin *of);                              /* -1 with an exception */
 extern PyMethodDef number_methods[];
 int numbers_init(void);
 
@@ -144,6 +143,7 @@ int hooks_init(void);
 PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled);
 
 /* stacks.c */
+PyObject *code_of(PyObject *coroutine);                                 /* borrowed; NULL: it is no plain coroutine */
 PyObject *stack_of(PyObject *coroutine);                                /* new reference; NULL: none, no exception set */
 extern PyMethodDef stack_methods[];
 int stacks_init(void);

@@ -7,7 +7,7 @@ static struct {
 } entries[ENTRIES];
 static PyObject *numbers_of;                 /* address -> (number, weak reference) */
 static int64_t next_number = 1;
-static PyObject *entry_of, *cut_name, *str_cr_code, *str_parent_task;
+static PyObject *entry_of, *cut_name, *str_parent_task;
 
 static PyObject *forget(PyObject *key, PyObject *reference) {
     (void)reference;
@@ -44,59 +44,55 @@ int64_t number_of(PyObject *thing) {
 }
 
 static PyObject *entry_text(PyObject *coroutine) {       /* new reference */
-    PyObject *code = PyCoro_CheckExact(coroutine) ? PyObject_GetAttr(coroutine, str_cr_code) : NULL;
-    if (!code) {
-        PyErr_Clear();
-        return PyObject_CallOneArg(entry_of, coroutine);
-    }
+    PyObject *code = code_of(coroutine);
+    if (!code) return PyObject_CallOneArg(entry_of, coroutine);
     uintptr_t x = (uintptr_t)code >> 4;
     size_t at = (x ^ x >> 9) & (ENTRIES - 1);
     if (entries[at].code != code) {
         PyObject *text = PyObject_CallOneArg(entry_of, coroutine);
-        if (!text) {
-            Py_DECREF(code);
-            return NULL;
-        }
+        if (!text) return NULL;
         PyObject *before = entries[at].code, *text_before = entries[at].text;
-        entries[at].code = Py_NewRef(code);
+        entries[at].code = Py_NewRef(code);              /* the coroutine, which has it, is alive still */
         entries[at].text = text;
         Py_XDECREF(before);
         Py_XDECREF(text_before);
     }
-    Py_DECREF(code);
     return Py_NewRef(entries[at].text);
 }
 
-/* (nursery, name, entry function) of a task, and its parent; NULL with an exception. */
-PyObject *origin_of(PyObject *task, int64_t *parent) {
+static int owner_of(PyObject *nursery, int64_t *number, int64_t *owner) {
+    *number = number_of(nursery);
+    int64_t *known = answers_owner(nursery);
+    if (known && *known) {
+        *owner = *known;
+        return 0;
+    }
+    PyObject *parent = PyObject_GetAttr(nursery, str_parent_task);
+    if (!parent) return -1;
+    *owner = task_number(parent);
+    Py_DECREF(parent);
+    known = answers_owner(nursery);
+    if (known) *known = *owner;
+    return 0;
+}
+
+/* Parent, nursery, name and entry function of a task. */
+int origin_of(PyObject *task, origin *of) {
     PyObject *nursery = task_get(task, PARENT_NURSERY), *name = task_get(task, NAME), *coroutine = task_get(task, CORO);
-    int64_t number = 0;
-    *parent = 0;
+    of->parent = of->nursery = 0;
     if (!name || !coroutine) {
         PyErr_SetString(PyExc_TypeError, "this is no task");
-        return NULL;
+        return -1;
     }
-    if (nursery && nursery != Py_None) {
-        PyObject *owner = PyObject_GetAttr(nursery, str_parent_task);
-        if (!owner) return NULL;
-        *parent = task_number(owner);
-        Py_DECREF(owner);
-        number = number_of(nursery);
-    }
+    if (nursery && nursery != Py_None && owner_of(nursery, &of->nursery, &of->parent)) return -1;
     int plain = PyUnicode_CheckExact(name) && PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) <= 1024;
-    name = plain ? Py_NewRef(name) : PyObject_CallOneArg(cut_name, name);
-    PyObject *entry = name ? entry_text(coroutine) : NULL, *row = entry ? PyTuple_New(3) : NULL;
-    PyObject *of = row ? PyLong_FromLongLong(number) : NULL;
-    if (!of) {
-        Py_XDECREF(name);
-        Py_XDECREF(entry);
-        Py_XDECREF(row);
-        return NULL;
-    }
-    PyTuple_SET_ITEM(row, 0, of);
-    PyTuple_SET_ITEM(row, 1, name);
-    PyTuple_SET_ITEM(row, 2, entry);
-    return row;
+    of->name = plain ? Py_NewRef(name) : PyObject_CallOneArg(cut_name, name);
+    of->entry = of->name ? entry_text(coroutine) : NULL;
+    if (of->entry && PyUnicode_Check(of->name)) return 0;
+    if (of->entry) PyErr_SetString(PyExc_TypeError, "a name is a text");
+    Py_XDECREF(of->name);
+    Py_XDECREF(of->entry);
+    return -1;
 }
 
 static PyObject *Number_of(PyObject *module, PyObject *thing) {
@@ -118,7 +114,6 @@ PyMethodDef number_methods[] = {{"number_of", Number_of, METH_O, NULL}, {"texts"
 
 int numbers_init(void) {
     numbers_of = PyDict_New();
-    str_cr_code = PyUnicode_InternFromString("cr_code");
     str_parent_task = PyUnicode_InternFromString("_parent_task");
-    return numbers_of && str_cr_code && str_parent_task ? 0 : -1;
+    return numbers_of && str_parent_task ? 0 : -1;
 }

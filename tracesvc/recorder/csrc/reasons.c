@@ -15,6 +15,7 @@ typedef struct {
 typedef struct {
     const void *thing;   /* an address, not a reference */
     int64_t number, reason;
+    int64_t owner;       /* of a nursery: the task it belongs to; 0: not known */
 } answer;
 
 enum { RULES = 256, ANSWERS = 8192 };
@@ -33,7 +34,12 @@ int64_t number_known(PyObject *thing) {
 }
 
 void answers_remember(const void *thing, int64_t number, int64_t reason) {
-    answers[place(thing, ANSWERS)] = (answer){thing, number, reason};
+    answers[place(thing, ANSWERS)] = (answer){thing, number, reason, 0};
+}
+
+int64_t *answers_owner(const void *thing) {
+    answer *a = &answers[place(thing, ANSWERS)];
+    return a->thing == thing ? &a->owner : NULL;
 }
 
 void answers_forget(const void *thing) {

@@ -5,7 +5,7 @@ enum { SLOTS = 5 };
 
 static void clear_records(record *items, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++)
-        for (int k = 0; k < FIELDS; k++)
+        for (int k = 0; items[i].objects && k < WIDE; k++)
             if (items[i].tag[k] == OBJECT) Py_DECREF(items[i].v[k].o);
 }
 
@@ -53,8 +53,12 @@ static PyObject *Records_extend(Records *self, PyObject *row) {
     if ((type < 0 || type > 255 || time == -1) && !PyErr_Occurred())
         PyErr_SetString(PyExc_OverflowError, "a type is one byte, a time is not negative");
     if (PyErr_Occurred()) return NULL;
-    record made = {.time = time, .type = (uint8_t)type};
-    for (int k = 0; k < FIELDS; k++) to_value(PyTuple_GET_ITEM(row, 2 + k), &made.v[k], &made.tag[k]);
+    record made = {.time = time};
+    made.type = (uint8_t)type;
+    for (int k = 0; k < FIELDS; k++) {
+        to_value(PyTuple_GET_ITEM(row, 2 + k), &made.v[k], &made.tag[k]);
+        made.objects |= made.tag[k] == OBJECT;
+    }
     record *r = records_next(self);
     if (r) {
         *r = made;
@@ -70,13 +74,24 @@ static PyObject *from_value(value v, uint8_t tag) {
     return Py_NewRef(v.o);
 }
 
+static PyObject *rest_of(const record *r) {
+    PyObject *rest = PyTuple_New(WIDE - FIELDS + 1), *field;
+    for (int k = FIELDS - 1; k < WIDE && rest; k++) {
+        field = from_value(r->v[k], r->tag[k]);
+        if (field) PyTuple_SET_ITEM(rest, k - (FIELDS - 1), field);
+        else Py_CLEAR(rest);
+    }
+    return rest;
+}
+
 static PyObject *Records_item(Records *self, Py_ssize_t i) {
     if (i < 0 || i >= self->n) {
         PyErr_SetString(PyExc_IndexError, "no such record");
         return NULL;
     }
     record r = self->items[i];
-    for (int k = 0; k < FIELDS; k++)
+    int fields = r.wide ? WIDE : FIELDS;
+    for (int k = 0; k < fields; k++)
         if (r.tag[k] == OBJECT) Py_INCREF(r.v[k].o);     /* making a tuple may run a collection, and that anything */
     PyObject *row = PyTuple_New(SLOTS), *field;
     if (row) {
@@ -90,11 +105,11 @@ static PyObject *Records_item(Records *self, Py_ssize_t i) {
         else Py_CLEAR(row);
     }
     for (int k = 0; k < FIELDS && row; k++) {
-        field = from_value(r.v[k], r.tag[k]);
+        field = r.wide && k == FIELDS - 1 ? rest_of(&r) : from_value(r.v[k], r.tag[k]);
         if (field) PyTuple_SET_ITEM(row, 2 + k, field);
         else Py_CLEAR(row);
     }
-    for (int k = 0; k < FIELDS; k++)
+    for (int k = 0; k < fields; k++)
         if (r.tag[k] == OBJECT) Py_DECREF(r.v[k].o);
     return row;
 }
@@ -215,7 +230,7 @@ static PyObject *Records_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 
 static int Records_traverse(Records *self, visitproc visit, void *arg) {
     for (Py_ssize_t i = 0; i < self->n; i++)
-        for (int k = 0; k < FIELDS; k++)
+        for (int k = 0; self->items[i].objects && k < WIDE; k++)
             if (self->items[i].tag[k] == OBJECT) Py_VISIT(self->items[i].v[k].o);
     return 0;
 }

@@ -27,6 +27,20 @@ static known stacks[STACKS];
 static PyObject *make_stack, *beyond;                     /* Python functions, see recorder/stacks.py */
 static PyObject *str_cr_await, *str_gi_yieldfrom, *str_ag_await;
 
+static PyCodeObject *frame_code(const _PyInterpreterFrame *frame) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return _PyFrame_GetCode((_PyInterpreterFrame *)frame);
+#else
+    return frame->f_code;
+#endif
+}
+
+PyObject *code_of(PyObject *coroutine) {
+    PyGenObject *generator = (PyGenObject *)coroutine;
+    if (!PyCoro_CheckExact(coroutine) || generator->gi_frame_state >= FRAME_COMPLETED) return NULL;
+    return (PyObject *)frame_code((_PyInterpreterFrame *)generator->gi_iframe);
+}
+
 /* What `awaitable` awaits (new reference or NULL), and where it stands. */
 static PyObject *further(PyObject *awaitable, place *here) {
     here->code = NULL;
@@ -38,11 +52,7 @@ static PyObject *further(PyObject *awaitable, place *here) {
     PyGenObject *generator = (PyGenObject *)awaitable;
     if (generator->gi_frame_state >= FRAME_COMPLETED) return Py_NewRef(Py_None);
     _PyInterpreterFrame *frame = (_PyInterpreterFrame *)generator->gi_iframe;
-#if PY_VERSION_HEX >= 0x030D0000
-    here->code = _PyFrame_GetCode(frame);
-#else
-    here->code = frame->f_code;
-#endif
+    here->code = frame_code(frame);
     here->instruction = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
     return PyObject_GetAttr(awaitable, name);
 }
