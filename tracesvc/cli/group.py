@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
     "serve": "Collect, keep and stream the traces of many programs.",
+    "doctor": "Which parts of the recorder run here, and why.",
     "demo": "Trace a real web application and show what one sees.",
 }
 """name of the command and of its module -> a line of help, so that none must be imported for it"""

@@ -25,8 +25,10 @@ from tracesvc.recorder.tree import task_id
 if TYPE_CHECKING:
     from tracesvc.recorder.session import Session
 
-__all__ = ["OWN", "Seams"]
+__all__ = ["OWN", "SEAMS", "Seams"]
 
+SEAMS: Final = ((trio._core._run, "setup_runner"), (trio._threads, "start_thread_soon"))
+"""module globals of trio's that are wrapped"""
 OWN: Final = "tracesvc "
 """names of the tracer's own threads and tasks begin with this"""
 
@@ -42,8 +44,10 @@ class Seams:
         self.missing: Final[list[str]] = []
 
     def open(self) -> None:
-        self._wrap(trio._core._run, "setup_runner", self._setup_runner)
-        self._wrap(trio._threads, "start_thread_soon", self._start_thread_soon)
+        for (module, name), make in zip(
+            SEAMS, (self._setup_runner, self._start_thread_soon), strict=True
+        ):
+            self._wrap(module, name, make)
 
     def close(self) -> None:
         """Put the originals back; where somebody else has wrapped ours since then, theirs stays and ours is idle."""
