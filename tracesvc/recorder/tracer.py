@@ -149,7 +149,7 @@ class Tracer:
         way = Way.choose(options, "" if self._way is None else self._way.obstacle)
         self._way = way
         session = self._session = Session(
-            options.buffer_events, options.queue_buffers, way.new_records
+            size := options.buffer_size(way.native), options.queue_buffers, way.new_records
         )
         session.slow = options.slow
         self._runs = []
@@ -166,9 +166,7 @@ class Tracer:
         if in_any_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(
-            session, source(options.source_name), {"buffer_events": options.buffer_events}
-        )
+        self._drain = Drain(session, source(options.source_name), {"buffer_events": size})
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
         if options.stall_s:
