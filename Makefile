@@ -32,6 +32,6 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # PYTHON=... chooses the interpreter of a .venv that is yet to be made.
-$(STAMP): pyproject.toml constraints.txt tools/make-venv $(wildcard tracesvc/recorder/csrc/*)
+$(STAMP): pyproject.toml constraints.txt tools/make-venv $(wildcard tracesvc/*/csrc/*)
 	PYTHON='$(PYTHON)' tools/make-venv $(VENV)
 	@touch $@

@@ -195,6 +195,15 @@ def test_many_batches_at_once_are_the_same_events(drawn):
     bulk = Bulk(made)
     assert bulk.types.tolist() == [e.number for _, _, events in drawn for e in events]
     assert bulk.times.tolist() == [e.time for _, _, events in drawn for e in events]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tracesvc.format.bulk.native", None)
+        twin = Bulk(made)
+    assert twin.times.tolist() == bulk.times.tolist()
+    assert twin.fields.keys() == bulk.fields.keys()
+    for number, columns in twin.fields.items():
+        for one, other in zip(columns, bulk.fields[number], strict=True):
+            listed = [v if isinstance(v, list) else v.tolist() for v in (one, other)]
+            assert exact(listed[0]) == exact(listed[1])
     for number, fields in bulk.fields.items():
         singly = [b.columns(number) for b in made if number in b.groups]
         for i, values in enumerate(fields):
