@@ -26,6 +26,7 @@ from tracesvc.format import (
 )
 from tracesvc.format.batch import MAX_EVENTS, encode_batch, sort_records
 from tracesvc.format.bulk import Bulk
+from tracesvc.format.native import native as codec
 from tracesvc.recorder.native import native, why_not
 
 SESSION = "12345678-9abc-4def-8123-456789abcdef"
@@ -186,6 +187,21 @@ def test_the_native_recorder_makes_the_same_bytes(batch):
     body = encode_batch(proc, first, slots, mine.__getitem__, mine.__getitem__)
     assert packb(records.encode(proc, first, theirs, theirs)) == packb(body)
     assert mine == theirs
+
+
+@pytest.mark.skipif(codec is None, reason="the native codec was not built")
+@given(batches(), st.integers(0, 1 << 20), st.integers(0, 255))
+def test_a_glance_at_a_body_sees_what_unpacking_it_sees(batch, at, byte):
+    data = packb(body_of(batch[2])[0])
+    made = Batch(unpackb(data))
+    far = made.first >= 1 << 62  # then the numbers are looked at more closely
+    assert codec.glance(data) == (None if far else (made.proc, made.first, made.count))
+    spoiled = bytearray(data)
+    spoiled[at % len(data)] = byte
+    for damaged in (bytes(spoiled), data[: at % len(data)], data + b"\xc0"):
+        if damaged != data and (seen := codec.glance(damaged)) is not None:
+            batch = Batch(unpackb(damaged))
+            assert seen == (batch.proc, batch.first, batch.count)
 
 
 @settings(max_examples=30)

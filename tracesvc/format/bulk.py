@@ -16,6 +16,7 @@ from tracesvc.events import EVENTS, Storage
 from tracesvc.format.batch import ENDS, START, Batch
 from tracesvc.format.columns import ONES
 from tracesvc.format.errors import FormatError
+from tracesvc.format.native import native
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     Integers: TypeAlias = NDArray[np.int64]
     Floats: TypeAlias = NDArray[np.float64]
     Values: TypeAlias = Integers | Floats | list[Any]
-
-try:
-    from tracesvc.format import _bulk as native
-except ImportError:  # not built: NumPy does the same, at half the speed
-    native = None  # type: ignore[assignment]
 
 __all__ = ["Bulk"]
 

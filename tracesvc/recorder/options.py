@@ -17,16 +17,13 @@ from tracesvc.recorder.texts import cut_name
 __all__ = ["OptionKeywords", "Options", "Way"]
 
 logger: Final = logging.getLogger("tracesvc")
-NATIVE_EVENTS: Final = 2048
-EVENTS: Final = 1024
-"""what is encoded in half a millisecond, natively and in Python"""
 
 
 class OptionKeywords(TypedDict, total=False):
     """The same, as keywords of a call."""
 
     name: str | None
-    buffer_events: int | None
+    buffer_events: int
     queue_buffers: int
     stacks: Literal["slow", "all", "off"]
     slow_block_s: float
@@ -41,7 +38,7 @@ class Options:
 
     Attributes:
       name: what the program is called in the trace; by default the name of its script.
-      buffer_events: events in a full buffer, 16 to 65,536; by default as many as are encoded in half a millisecond.
+      buffer_events: events in a full buffer, 16 to 65,536.
       queue_buffers: full buffers that may wait for the reader; what comes when there is no room is dropped and counted.
       stacks: of which waits it is recorded where the task was suspended: ``"slow"``, those that last ``slow_block_s``
         or more; ``"all"``; ``"off"``.
@@ -58,7 +55,7 @@ class Options:
     """
 
     name: str | None = None
-    buffer_events: int | None = None
+    buffer_events: int = 1024
     queue_buffers: int = 256
     stacks: Literal["slow", "all", "off"] = "slow"
     slow_block_s: float = 0.001
@@ -67,7 +64,7 @@ class Options:
     native: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.buffer_events is not None and not 16 <= self.buffer_events <= 1 << 16:
+        if not 16 <= self.buffer_events <= 1 << 16:
             raise ValueError(
                 f"buffer_events must be between 16 and 65536, not {self.buffer_events}"
             )
@@ -81,10 +78,6 @@ class Options:
             raise ValueError(f"stall_s must be seconds, 0.001 or more, or 0, not {self.stall_s}")
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
-
-    def buffer_size(self, natively: bool) -> int:
-        """Events in a full buffer, by whom it is recorded."""
-        return self.buffer_events or (NATIVE_EVENTS if natively else EVENTS)
 
     @property
     def source_name(self) -> str:

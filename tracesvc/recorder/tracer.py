@@ -59,7 +59,7 @@ RSS: Final = "process.rss"
 """counter: bytes of memory that the process has resident"""
 OLD: Final = 1_000_000_000
 """ns after which a buffer is handed over though it is not full"""
-LONGEST_STEP: Final = 10_000_000
+LONGEST_STEP: Final = 200_000
 """ns that a step of the reader takes at most, however far behind it is"""
 RSS_STEP: Final = 64 << 10
 
@@ -149,7 +149,7 @@ class Tracer:
         way = Way.choose(options, "" if self._way is None else self._way.obstacle)
         self._way = way
         session = self._session = Session(
-            size := options.buffer_size(way.native), options.queue_buffers, way.new_records
+            options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
         self._runs = []
@@ -166,7 +166,9 @@ class Tracer:
         if in_any_run():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(session, source(options.source_name), {"buffer_events": size})
+        self._drain = Drain(
+            session, source(options.source_name), {"buffer_events": options.buffer_events}
+        )
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
         if options.stall_s:

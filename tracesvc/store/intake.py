@@ -11,8 +11,9 @@ import msgpack
 from tracesvc.events import FRAME_KINDS, FrameKind
 from tracesvc.format import Batch, End, FormatError, Generation, Header, Loss, Procs, zstd
 from tracesvc.format.frames import COMPRESSED, HEADER_SIZE, MARKER, MAX_FRAME, parse_header
+from tracesvc.format.native import native
 from tracesvc.store.base import BadStreamError, StoreError
-from tracesvc.store.ledger import MAX_PROCS, Ledger
+from tracesvc.store.ledger import MAX_PROCS, Glance, Ledger
 
 __all__ = ["Piece", "Tail", "check", "record_of"]
 
@@ -67,7 +68,7 @@ class Tail:
             raise BadStreamError("no-header", why)
         if number <= self.last:
             raise BadStreamError("frame-order", f"frame {number} follows frame {self.last}")
-        if type(record) is Batch:  # first what comes most often
+        if type(record) is Glance:  # first what comes most often
             self._meet(record.proc)
         elif type(record) is Loss or type(record) is Procs:
             for row in record.rows:
@@ -140,6 +141,8 @@ def record_of(kind: int, flags: int, body: memoryview) -> object:
             raw = zstd.decompress(bytes(body), MAX_FRAME - HEADER_SIZE)
         except FormatError as exc:
             raise BadStreamError("bad-compression", str(exc)) from exc
+    if kind == FrameKind.EVENTS and native is not None and (seen := native.glance(raw)) is not None:
+        return Glance(*seen)
     try:
         content: object = msgpack.unpackb(raw, strict_map_key=False)
     except Exception as exc:  # msgpack raises a dozen classes, ValueError to RecursionError
@@ -148,7 +151,9 @@ def record_of(kind: int, flags: int, body: memoryview) -> object:
     if unpack is None:
         return None
     record = unpack(content)
-    if type(record) is not Batch and not _plausible(record):
+    if type(record) is Batch:
+        return Glance(record.proc, record.first, record.count)
+    if not _plausible(record):
         raise BadStreamError(
             "bad-numbers", f"a {FRAME_KINDS[kind].name} frame counts what cannot be"
         )

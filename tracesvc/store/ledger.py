@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from tracesvc.events import LossCause
-from tracesvc.format import Batch, End, Generation, Header, Loss, Procs
+from tracesvc.format import End, Generation, Header, Loss, Procs
 
-__all__ = ["MAX_PROCS", "Ledger", "ProcAccount"]
+__all__ = ["MAX_PROCS", "Glance", "Ledger", "ProcAccount"]
 
 MAX_PROCS: Final = 1 << 16
 """procs in one session, at most: bounds what a stream can cost in memory"""
@@ -20,6 +20,14 @@ MAX_SOURCE: Final = 64
 """facts about a source that are kept"""
 
 _CAUSES: Final = {cause.value: cause.name.lower() for cause in LossCause}
+
+
+class Glance(NamedTuple):
+    """What the ledger needs of an EVENTS frame, whose columns nobody looks at before a reader does."""
+
+    proc: int
+    first: int
+    events: int
 
 
 @dataclass(slots=True)
@@ -67,7 +75,8 @@ class Ledger:
         if self.opening and not isinstance(record, Procs):
             self.opening = False
         match record:
-            case Batch(proc=proc, count=count, end=end):
+            case Glance(proc, first, count):
+                end = first + count
                 account = self._proc(proc)
                 account.stored += count
                 account.emitted = max(account.emitted, end)
