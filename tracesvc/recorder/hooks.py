@@ -85,7 +85,9 @@ class RunHooks(trio.abc.Instrument):
 
     def _close(self) -> None:
         """Have trio call it no more; in the run."""
-        if self.recording is not None:
+        if isinstance(self.recording, Recording):
+            self.recording.let_go()
+        elif self.recording is not None:
             self.recording.recording = False
 
     def add(self) -> None:

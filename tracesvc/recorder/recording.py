@@ -101,6 +101,17 @@ class Recording:
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
 
+    def let_go(self) -> None:
+        """Record no more, and be no part of a cycle: a program may watch what garbage there is."""
+        self.recording = False
+        for name in (*HOOKS, "waits", "tell_stacks"):
+            setattr(self, name, _nothing)
+
+
+def _nothing(*_: object) -> int:
+    """In the place of a hook that is over."""
+    return 0
+
 
 def _stack_functions(
     recording: Recording, proc: Proc, blocked: dict[int, list[Any]]

@@ -179,8 +179,11 @@ static char head(cursor *c, uint64_t *value) {
         *value = big_endian(c->p, size);
         c->p += size + skip;
     }
-    if (what == 'b' || what == 's' || what == 'x') {
+    if (what == 'x') return 0;   /* nothing of ours: whoever wants to know unpacks it */
+    if (what == 'b' || what == 's') {
         if ((uint64_t)(c->end - c->p) < *value) return 0;
+        for (uint64_t i = 0; what == 's' && i < *value; i++)
+            if (c->p[i] & 0x80) return 0;            /* is it UTF-8? the same */
         c->p += *value;
         return what == 'b' ? 'b' : '-';
     }
@@ -194,7 +197,12 @@ static int pass(cursor *c, uint64_t n, int depth) {
         char what = head(c, &inner);
         if (!what) return 0;
         if (what != 'a' && what != 'm') continue;
-        if (depth <= 0 || inner > (uint64_t)(c->end - c->p) || !pass(c, what == 'm' ? 2 * inner : inner, depth - 1)) return 0;
+        if (depth <= 0 || inner > (uint64_t)(c->end - c->p)) return 0;
+        if (what == 'a' && !pass(c, inner, depth - 1)) return 0;
+        for (uint64_t i = 0, key; what == 'm' && i < inner; i++) {
+            char kind = head(c, &key);
+            if (!kind || kind == 'a' || kind == 'm' || !pass(c, 1, depth - 1)) return 0;
+        }
     }
     return 1;
 }
