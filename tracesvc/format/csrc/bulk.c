@@ -154,16 +154,17 @@ static uint64_t big_endian(const uint8_t *p, int n) {
 }
 
 /* The head of one msgpack value: what it is ('i' a number not negative, 'n' nil, 'b' bin, 'a' array, 'm' map, '-' another
- * scalar, 0 none) and its value, length or number of elements; the cursor stands behind the head, or a scalar. */
+ * scalar, 0 none, or an extension, which is nothing of ours) and its value, length or number of elements; the cursor
+ * stands behind the head, or behind a scalar. */
 static char head(cursor *c, uint64_t *value) {
     static const struct {
         char what;
         uint8_t size, skip;      /* bytes of the value or length; bytes of a scalar */
     } kinds[32] = {              /* of the bytes C0 to DF */
-        {'n', 0, 0}, {0, 0, 0},   {'-', 0, 0}, {'-', 0, 0}, {'b', 1, 0}, {'b', 2, 0}, {'b', 4, 0}, {'x', 1, 1},
-        {'x', 2, 1}, {'x', 4, 1}, {'-', 0, 4}, {'-', 0, 8}, {'i', 1, 0}, {'i', 2, 0}, {'i', 4, 0}, {'i', 8, 0},
-        {'-', 0, 1}, {'-', 0, 2}, {'-', 0, 4}, {'-', 0, 8}, {'-', 0, 2}, {'-', 0, 3}, {'-', 0, 5}, {'-', 0, 9},
-        {'-', 0, 17}, {'s', 1, 0}, {'s', 2, 0}, {'s', 4, 0}, {'a', 2, 0}, {'a', 4, 0}, {'m', 2, 0}, {'m', 4, 0}};
+        {'n', 0, 0}, {0, 0, 0},   {'-', 0, 0}, {'-', 0, 0}, {'b', 1, 0}, {'b', 2, 0}, {'b', 4, 0}, {0, 0, 0},
+        {0, 0, 0},   {0, 0, 0},   {'-', 0, 4}, {'-', 0, 8}, {'i', 1, 0}, {'i', 2, 0}, {'i', 4, 0}, {'i', 8, 0},
+        {'-', 0, 1}, {'-', 0, 2}, {'-', 0, 4}, {'-', 0, 8}, {0, 0, 0},   {0, 0, 0},   {0, 0, 0},   {0, 0, 0},
+        {0, 0, 0},   {'s', 1, 0}, {'s', 2, 0}, {'s', 4, 0}, {'a', 2, 0}, {'a', 4, 0}, {'m', 2, 0}, {'m', 4, 0}};
     if (c->p >= c->end) return 0;
     uint8_t byte = *c->p++;
     *value = 0;
@@ -179,7 +180,6 @@ static char head(cursor *c, uint64_t *value) {
         *value = big_endian(c->p, size);
         c->p += size + skip;
     }
-    if (what == 'x') return 0;   /* nothing of ours: whoever wants to know unpacks it */
     if (what == 'b' || what == 's') {
         if ((uint64_t)(c->end - c->p) < *value) return 0;
         for (uint64_t i = 0; what == 's' && i < *value; i++)
@@ -229,7 +229,7 @@ static PyObject *glance(PyObject *module, PyObject *body) {
     int good = head(&c, &n) == 'a' && n >= 8 && head(&c, &proc) == 'i' && proc < bound && head(&c, &first) == 'i' &&
                first < bound >> 1 && head(&c, &t0) == 'i' && t0 < bound && head(&c, &types) == 'b' && types > 0 &&
                types <= 1 << 16 && head(&c, &rows) == 'a' && pass_rows(&c, rows) && head(&c, &planes) == 'b' &&
-               head(&c, &data) == 'a' && pass(&c, data, 32) && ((last = head(&c, &running)) == 'n' || last == 'i') &&
+               head(&c, &data) == 'a' && pass(&c, data, 32) && ((last = head(&c, &running)) == 'n' || (last == 'i' && running < bound)) &&
                pass(&c, n - 8, 32) && c.p == c.end;
     PyBuffer_Release(&view);
     if (!good) Py_RETURN_NONE;
