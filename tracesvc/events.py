@@ -306,7 +306,7 @@ class TaskRunnable(Event):
     task: TaskId
     waker: WakerId
     cause: Annotated[int, Storage.INT, "cause"] = 0
-    """0 in traces of before version 0.2"""
+    """a `WakeCause`; 0 where the writer did not know this field"""
 
 
 @_event(6)

@@ -3,7 +3,7 @@
 A, b and c are the fields of the event in the order of the vocabulary; where a type has more than three, c is a tuple of
 the rest.  `Records` is a list, five slots a record, so that `list.extend` stores one whole: under whatever re-enters at
 that moment (a signal handler, a ``__del__``, the garbage collector) and from whatever thread.  The native one (see
-``csrc/records.c``) keeps the same in 40 bytes each; where both are meant, `AnyRecords` says what they have in common.
+``csrc/records.c``) keeps the same in 56 bytes each; where both are meant, `AnyRecords` says what they have in common.
 """
 
 from __future__ import annotations
