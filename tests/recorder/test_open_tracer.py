@@ -88,7 +88,9 @@ def test_seven_virtual_days_take_no_real_time(tmp_path):
     assert sum(event.name == "hourly" for event in recording.of("span_begin")) == 7 * 24
 
 
-@pytest.mark.parametrize("clock", [None, MockClock(), MockClock(autojump_threshold=0)], ids=repr)
+@pytest.mark.parametrize(
+    "clock", [None, MockClock(), MockClock(autojump_threshold=0)], ids=["real", "mock", "autojump"]
+)
 def test_a_sink_that_stalls_for_ever_beside_one_that_works(tmp_path, clock):
     path, stalled, memory = tmp_path / "x.trace", Stalls("stalls"), Memory()
 

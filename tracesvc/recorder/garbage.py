@@ -44,8 +44,8 @@ class GarbageEvents:
             return
         if phase == "start":
             proc = local.proc
-            if proc is None or proc.session is not session or not proc.live:
-                proc = session.process
+            if proc is None or proc.session is not session or not proc.live or not proc.emitted:
+                proc = session.process  # also while the thread's own is about to say that it starts
             self._proc = proc
             proc.extend((GcStart.number, now(), info["generation"], 0, 0))
         elif (

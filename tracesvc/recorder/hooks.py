@@ -47,6 +47,8 @@ class RunHooks(trio.abc.Instrument):
         """what the hooks call, see `new_recording`"""
         self.thread = 0
         """ident of the thread it runs in"""
+        self._told = 0
+        """when `tell_stacks` looked last: it looks at every task that waits"""
         self.asked = 0
         """when its tasks were last asked for"""
 
@@ -97,9 +99,10 @@ class RunHooks(trio.abc.Instrument):
 
     def tell_stacks(self) -> None:
         """Have it recorded where tasks are suspended that wait for long already; any thread."""
-        recording = self.recording
-        if recording is not None and recording.recording and recording.slow >= 0:
-            before = now() - max(recording.slow, LONG)
+        recording, time = self.recording, now()
+        if recording is not None and recording.recording and time >= self._told + LONG:
+            self._told = time
+            before = time - max(recording.slow, LONG)
             while recording.tell_stacks(before, PIECE) == PIECE:  # the lock is free in between
                 pass
 

@@ -62,26 +62,8 @@ static PyObject *shape(PyObject *module, PyObject *args) {
     return hooks_outcomes(error, cancelled);
 }
 
-static PyObject *native_now(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-    return PyLong_FromLongLong(clock_now());
-}
-
-/* look(task): what the slots of a task say, for a comparison with what Python sees. */
-static PyObject *look(PyObject *module, PyObject *task) {
-    (void)module;
-    PyObject *seen = PyTuple_New(SLOTS_USED);
-    for (int i = 0; seen && i < SLOTS_USED; i++) {
-        PyObject *thing = task_get(task, (enum slot)i);
-        PyTuple_SET_ITEM(seen, i, Py_NewRef(thing ? thing : Py_None));
-    }
-    return seen;
-}
-
 static PyMethodDef methods[] = {{"configure", configure, METH_VARARGS, NULL},
                                 {"shape", shape, METH_VARARGS, NULL},
-                                {"look", look, METH_O, NULL},
-                                {"now", native_now, METH_NOARGS, NULL},
                                 {0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.recorder._native", NULL, -1, methods};
 
