@@ -11,7 +11,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	tools/system-packages
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(PY) -m ruff check
