@@ -1,5 +1,3 @@
-import sys
-import types
 import uuid
 
 import pytest
@@ -72,29 +70,3 @@ async def test_an_unknown_path_or_method(service):
 async def test_health_and_readiness(service):
     assert (await service.get("/healthz")).json() == {"status": "ok"}
     assert (await service.get("/readyz")).json() == {"status": "ready"}
-
-
-async def test_the_summary_is_that_of_the_analysis(tmp_path, monkeypatch):
-    seen = []
-
-    class Summary:
-        def as_dict(self):
-            return {"tasks": 7}
-
-    def read(path):
-        seen.append(path)
-        return "trace"
-
-    def summarize(trace):
-        assert trace == "trace"
-        return Summary()
-
-    monkeypatch.setitem(sys.modules, "tracesvc.model", types.SimpleNamespace(read=read))
-    monkeypatch.setitem(
-        sys.modules, "tracesvc.analysis", types.SimpleNamespace(summarize=summarize)
-    )
-    async with running(tmp_path) as service:
-        name = await service.keep(session(5))
-        for _ in range(3):
-            assert (await service.get(f"/v1/sessions/{name}/summary")).json() == {"tasks": 7}
-    assert seen == [tmp_path / "sessions" / name / "00000000000000000000.trace"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tracesvc.model.words import duration
+from tracesvc.model.words import clock, duration
 
 __all__ = ["amount", "clock", "duration", "moment", "size"]
 
@@ -31,11 +31,3 @@ def moment(ns: int | None) -> str:
     if ns is None:
         return "?"
     return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def clock(ns: int | None) -> str:
-    """Time of day to the microsecond, local: ``23:28:14.031264``; ns since the epoch."""
-    if ns is None:
-        return "?"
-    time = datetime.fromtimestamp(ns // 1_000_000_000, UTC).astimezone()
-    return f"{time:%H:%M:%S}.{ns % 1_000_000_000 // 1000:06}"

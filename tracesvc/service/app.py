@@ -8,9 +8,12 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from tracesvc.service import resources, streams
+from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
+from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import ingest
 from tracesvc.service.problems import Guard, handlers
+from tracesvc.service.questions import question_routes
 from tracesvc.store import Store
 
 __all__ = ["make_app"]
@@ -26,7 +29,8 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             Route("/v1/sessions/{session}", resources.session),
             Route("/v1/sessions/{session}/frames", streams.frames),
             Route("/v1/sessions/{session}/live", streams.live),
-            Route("/v1/sessions/{session}/summary", resources.summary),
+            *question_routes("/v1/sessions/{session}"),
+            Route("/v1/sessions/{session}/export/{format}", export),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
         ],
@@ -36,5 +40,6 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
     app.state.store = store
     app.state.config = config
     app.state.stopping = stopping
-    app.state.summaries = resources.Summaries()
+    app.state.answers = Answers(config)
+    app.state.exports = Exports()
     return app

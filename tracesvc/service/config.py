@@ -36,6 +36,10 @@ class Config:
     """of one request; more is answered with 413, and what came before is kept"""
     body_timeout: float = 60.0
     """for the next part of a request's body"""
+    question_timeout: float = 60.0
+    """for the answer to a question, waiting for its turn included"""
+    export_timeout: float = 30.0
+    """for a client to take the next 256 KiB of an export"""
     heartbeat: float = 15.0
     """between comments in a stream of server-sent events that has nothing else to say"""
     server: str = "anycorn"

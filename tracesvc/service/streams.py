@@ -34,8 +34,9 @@ class StreamResponse(Response):
     """A response whose body is a function that is given ``send``, and runs as long as client and service want it.
 
     When the client goes away, or the service stops, the function is cancelled; its clean-up always runs, awaits
-    included, which nothing guarantees for an async generator.  At a stop the body ends in good order: the client
-    goes on later, from where it got to.  A body of known size is not stopped, but given the time that is left.
+    included, which nothing guarantees for an async generator.  At a stop a body that is ``resumable`` ends in good
+    order: the client goes on later, from where it got to.  One that is not, or whose size is known, is given the time
+    that is left.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class StreamResponse(Response):
         headers: Mapping[str, str],
         media_type: str,
         size: int | None = None,
+        *,
+        resumable: bool = True,
     ) -> None:
         super().__init__(None, 200, {"cache-control": "no-store", **headers}, media_type)
         del self.headers["content-length"]
@@ -52,7 +55,7 @@ class StreamResponse(Response):
             self.headers["content-length"] = str(size)
         self._body = body
         self._stopping: trio.Event = request.app.state.stopping
-        self._endless = size is None
+        self._endless = size is None and resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = False
