@@ -3,6 +3,7 @@
 from tracesvc.model.reader import Trace, read
 from tracesvc.recorder.annotations import counter, log, region, span
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerError
+from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tracer import Tracer, TracerState
 from tracesvc.sinks.base import Sink, SinkError, SinkStatistics
@@ -13,6 +14,7 @@ __all__ = [
     "FileSink",
     "ProcStatistics",
     "ReaderBusyError",
+    "Redaction",
     "Sink",
     "SinkError",
     "SinkStatistics",

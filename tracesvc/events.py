@@ -179,14 +179,28 @@ class LossCause(enum.IntEnum):
     CRASH = 6, "the process ended before they were handed over"
     DAMAGE = 7, "a frame was damaged on its way"
     NO_MEMORY = 8, "the process had no memory left to record them in"
+    SAMPLED = (
+        9,
+        "annotations that the tracer left out, one of a few being kept, for the sake of its budget",
+        True,
+    )
+    OVER_BUDGET = 10, "the tracer was over its budget and recorded nothing of this stretch"
 
     meaning: str
+    keeps_state: bool
+    """whether what is known of tasks, spans and regions stays true without them; they lie anywhere in their interval"""
 
-    def __new__(cls, number: int, meaning: str = "") -> LossCause:
+    def __new__(cls, number: int, meaning: str = "", keeps_state: bool = False) -> LossCause:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
+        self.keeps_state = keeps_state
         return self
+
+    @classmethod
+    def loses_track(cls, number: int) -> bool:
+        """Whether after a loss of the cause ``number`` (which may be none) the state is not known."""
+        return number not in set(cls) or not cls(number).keeps_state
 
 
 class FrameKind(enum.IntEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracesvc.events import ProcKind
+from tracesvc.events import LossCause, ProcKind
 from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
 from tracesvc.format.records import digest_of
 from tracesvc.model.annotations import Annotations
@@ -100,9 +100,11 @@ class Checker:
         proc = self._proc(row.proc)
         if row.cause not in BY_THE_RECORDER:
             proc.digest = None
-        if proc.ledger.loss(row):
-            proc.lose_track()
-        self.blind()
+        gap = proc.ledger.loss(row)
+        if LossCause.loses_track(row.cause):
+            if gap:
+                proc.lose_track()
+            self.blind()
 
     def end(self, end: End) -> None:
         """The end mark."""

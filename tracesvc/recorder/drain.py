@@ -208,6 +208,8 @@ class Drain:
             account = self._account(row.proc)
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
+            if not LossCause.loses_track(row.cause):
+                continue
             self.stale.add(row.proc)
             self._beginning.discard(row.proc)
             self._ends_lost = True

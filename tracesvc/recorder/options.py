@@ -11,6 +11,7 @@ from tracesvc.recorder import direct
 from tracesvc.recorder.hooks import PublicRunHooks, RunHooks
 from tracesvc.recorder.native import native
 from tracesvc.recorder.records import AnyRecords, Records
+from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.source import program_name
 from tracesvc.recorder.texts import cut_name
 
@@ -28,6 +29,7 @@ class OptionKeywords(TypedDict, total=False):
     stacks: Literal["slow", "all", "off"]
     slow_block_s: float
     stall_s: float
+    redact: Redaction | None
     way: Literal["direct", "public"] | None
     native: bool | None
 
@@ -44,6 +46,7 @@ class Options:
         or more; ``"all"``; ``"off"``.
       slow_block_s: seconds.
       stall_s: seconds that a step may run before it is recorded what was running; 0: for ever.
+      redact: what must not leave the program, see `tracesvc.Redaction`.
       way: into trio, ``"direct"`` or ``"public"``; by default direct where it is known to be safe.
       native: whether the native recorder is used; by default where it was built.
 
@@ -51,6 +54,7 @@ class Options:
     last two; they are for who wants to compare.
 
     Raises:
+      TypeError: ``redact`` is no `tracesvc.Redaction`.
       ValueError: one is out of its range.
     """
 
@@ -60,6 +64,7 @@ class Options:
     stacks: Literal["slow", "all", "off"] = "slow"
     slow_block_s: float = 0.001
     stall_s: float = 0.1
+    redact: Redaction | None = None
     way: Literal["direct", "public"] | None = None
     native: bool | None = None
 
@@ -76,6 +81,8 @@ class Options:
             raise ValueError(f"slow_block_s must be seconds, 0 or more, not {self.slow_block_s}")
         if not (self.stall_s == 0 or 0.001 <= self.stall_s < 1e9):
             raise ValueError(f"stall_s must be seconds, 0.001 or more, or 0, not {self.stall_s}")
+        if not isinstance(self.redact, Redaction | None):
+            raise TypeError(f"redact must be a tracesvc.Redaction, not {self.redact!r}")
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
 

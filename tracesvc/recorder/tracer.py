@@ -35,6 +35,7 @@ from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer, ResidentMemory
+from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
@@ -152,6 +153,8 @@ class Tracer:
             options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
+        if options.redact is not None:
+            session.policy = Policy(redaction=options.redact)
         self._runs = []
         self._drain = self._pacer = self._memory = None
         self._lent = self._held = self._pieces = None
