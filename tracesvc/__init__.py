@@ -6,12 +6,16 @@ from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerErr
 from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tracer import Tracer, TracerState
-from tracesvc.sinks.base import Sink, SinkError, SinkStatistics
+from tracesvc.sinks.base import Sink, SinkStatistics
 from tracesvc.sinks.delivery import open_tracer
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import FileSink
+from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
     "FileSink",
+    "FlightRecorder",
+    "FlightWindow",
     "ProcStatistics",
     "ReaderBusyError",
     "Redaction",

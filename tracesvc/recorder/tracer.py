@@ -116,6 +116,8 @@ class Tracer:
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple
         """gives the statistics of the sinks"""
+        self.generation_bytes = 0
+        """bytes after which a generation ends before its second is over; 0: however many it has"""
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -388,7 +390,7 @@ class Tracer:
             return drain.count([drain.header])
         if full is not None:
             self._held = full
-            if drain.due(full):
+            if drain.due(full, self.generation_bytes):
                 self._pieces = drain.begin_generation()
         if self._pieces is not None:
             piece = next(self._pieces, None)
@@ -420,7 +422,7 @@ class Tracer:
         self._stored += len(buffer)
         self._lent, self._held = buffer, None
         while now() < enough and (more := session.next_full_nowait()) is not None:
-            if drain.due(more):
+            if drain.due(more, self.generation_bytes):
                 self._held, self._pieces = more, drain.begin_generation()
                 break
             session.recycle(self._lent)
@@ -478,8 +480,8 @@ class Tracer:
         return {} if self._session is None else self._session.seal_all()
 
     def has_read(self, events: dict[int, int]) -> bool:
-        """Whether what `seal_all` told of has come out of `read`."""
-        return self._drain is None or self._drain.has_passed(events)
+        """Whether what `seal_all` told of has come out of `read`, and no generation is just being begun."""
+        return self._drain is None or (self._pieces is None and self._drain.has_passed(events))
 
     def farewell(self) -> list[Frame]:
         """What ends the stream of a sink that leaves while the session goes on."""

@@ -15,8 +15,9 @@ import trio
 
 from tracesvc.events import FrameKind
 from tracesvc.format import FormatError, Frame, Header
-from tracesvc.sinks.base import Sink, SinkError
+from tracesvc.sinks.base import Sink
 from tracesvc.sinks.courier import Courier
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import Compression, wants_compression
 from tracesvc.sinks.queue import FrameQueue
 from tracesvc.sinks.window import THREAD, Window
