@@ -12,13 +12,14 @@ HOUSE = Path(__file__).parent.parent / "tracesvc"
 MAX_LINES = 600
 
 # room: the rooms that it may import, at any depth of a function too. "face" is tracesvc/__init__.py.
-BASE = {"events", "format", "recorder", "sinks", "model"}
+BASE = {"events", "format", "recorder", "sinks", "control", "model"}
 QUESTIONS = {"analysis", "export", "rewrite", "model", "format", "events"}
 ROOMS: dict[str, set[str]] = {
     "events": set(),
     "format": {"events"},
     "recorder": {"format", "events"},
     "sinks": {"recorder", "format", "events"},
+    "control": {"face", "sinks", "recorder", "format", "events"},
     "model": {"format", "events"},
     "analysis": {"model", "format", "events"},
     "export": {"model", "format", "events"},
@@ -40,6 +41,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "recorder": ({"trio", "msgpack", "outcome"}, set()),  # outcome is what trio hands to a task
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
+    "control": ({"trio"}, set()),
     "model": (set(), {"numpy"}),
     "model/columns.py": (
         {"numpy"},

@@ -1,5 +1,7 @@
 """tracesvc: the execution tracer and flight recorder for Trio."""
 
+from tracesvc.control.errors import ControlError
+from tracesvc.control.install import install
 from tracesvc.model.reader import Trace, read
 from tracesvc.recorder.annotations import counter, log, region, span
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerError
@@ -13,6 +15,7 @@ from tracesvc.sinks.file import FileSink
 from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
+    "ControlError",
     "FileSink",
     "FlightRecorder",
     "FlightWindow",
@@ -29,6 +32,7 @@ __all__ = [
     "TracerState",
     "TracerStatistics",
     "counter",
+    "install",
     "log",
     "open_tracer",
     "read",

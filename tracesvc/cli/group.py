@@ -11,6 +11,8 @@ __all__ = ["group"]
 
 COMMANDS: Final = {
     "run": "Trace an unmodified program.",
+    "attach": "Trace a program that runs already.",
+    "top": "The tasks of a program or a session, live.",
     "summary": "What a trace says: tasks, spans, the loop, losses.",
     "why": "Why a span took so long, across tasks and wake-ups.",
     "tasks": "The tree of tasks at an instant.",

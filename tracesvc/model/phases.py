@@ -280,6 +280,12 @@ class PhaseMaker:
         self._live = self._live[:, ~mine]
         return _phases(before, after)
 
+    def open(self, time: int) -> Phases:
+        """What the live tasks are in at ``time`` (ns), as if it ended there; a look that changes nothing."""
+        after = self._live.copy()
+        after[_TIME], after[_KIND] = np.maximum(after[_TIME], time), BY_SNAPSHOT
+        return _phases(self._live, after)
+
     def procs(self) -> list[int]:
         """Runs with live tasks."""
         return [int(proc) for proc in np.unique(self._live[_PROC])]

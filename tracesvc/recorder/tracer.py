@@ -168,7 +168,7 @@ class Tracer:
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
-        if in_any_run():
+        if in_any_run() and not _is_own():
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(
@@ -191,7 +191,7 @@ class Tracer:
 
     def record_run(self) -> None:
         """Record the current run as well, if it began before the session did, in another thread; never our own."""
-        if threading.current_thread().name.startswith(OWN):
+        if _is_own():
             return
         session = self._session
         if (
@@ -549,6 +549,11 @@ class Tracer:
             procs=tuple(map(ProcStatistics.of, procs)),
             sinks=self.sinks(),
         )
+
+
+def _is_own() -> bool:
+    """Whether this thread is the tracer's: what runs here is not recorded."""
+    return threading.current_thread().name.startswith(OWN)
 
 
 class _Current:

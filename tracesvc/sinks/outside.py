@@ -17,7 +17,7 @@ from tracesvc.recorder.tracer import Tracer
 from tracesvc.sinks.base import Sink
 from tracesvc.sinks.delivery import deliver
 
-__all__ = ["OutsideTracer"]
+__all__ = ["OutsideTracer", "stand_apart"]
 
 
 class OutsideTracer:
@@ -67,7 +67,7 @@ class OutsideTracer:
             self._ready.set()
 
     async def _deliver(self) -> None:
-        _stand_apart()
+        stand_apart()
         self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
         async with deliver(self.tracer, *self._sinks, drain_timeout=self._drain_timeout):
             # The program may be over in no time, and then (see `in_thread`) it is too late for threads: sinks come to
@@ -78,7 +78,7 @@ class OutsideTracer:
             await self._stop.wait()
 
 
-def _stand_apart() -> None:
+def stand_apart() -> None:
     """Give the current run's I/O manager its own copy of its methods.
 
     A program that replaces methods of trio's classes for a while, as trio's own tests do, must not take the tracer's
