@@ -39,7 +39,7 @@ from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
-from tracesvc.recorder.seams import OWN, Seams
+from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
@@ -168,7 +168,7 @@ class Tracer:
         self._seams = Seams(session, self._new_run)
         self._garbage = GarbageEvents(session)
         hooks = None
-        if in_any_run() and not _is_own():
+        if in_any_run() and not in_own_thread():
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(
@@ -191,7 +191,7 @@ class Tracer:
 
     def record_run(self) -> None:
         """Record the current run as well, if it began before the session did, in another thread; never our own."""
-        if _is_own():
+        if in_own_thread():
             return
         session = self._session
         if (
@@ -549,11 +549,6 @@ class Tracer:
             procs=tuple(map(ProcStatistics.of, procs)),
             sinks=self.sinks(),
         )
-
-
-def _is_own() -> bool:
-    """Whether this thread is the tracer's: what runs here is not recorded."""
-    return threading.current_thread().name.startswith(OWN)
 
 
 class _Current:

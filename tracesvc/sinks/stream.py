@@ -6,7 +6,8 @@ from typing import Final
 
 import trio
 
-from tracesvc.sinks.base import Sink, SinkError
+from tracesvc.sinks.base import Sink
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.queue import FrameQueue
 
 __all__ = ["StreamSink"]
