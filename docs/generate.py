@@ -12,10 +12,12 @@ from typing import Final
 
 from tracesvc.events import (
     EVENTS,
+    CancelSource,
     Event,
     Field,
     FrameKind,
     LossCause,
+    Outcome,
     ProcKind,
     Reason,
     Storage,
@@ -31,8 +33,12 @@ TABLES_PAGE: Final = Path(__file__).with_name("tables.md")
 
 HOLDS: Final = {
     "attributes": "map of text to nil, bool, number, text or bytes; nil: none",
+    "cancel source": "see [sources of cancellation](#sources-of-cancellation)",
+    "caught": "1: the cancellation ended here; 0: there was none, or it went on",
+    "children": "tasks that were created in the nursery",
     "collected": "objects",
     "cause": "see [causes](#causes-of-waking)",
+    "errors": "exceptions that leave the nursery",
     "cut": "characters that were cut off",
     "generation": "0 to 2",
     "level": "as in Python's `logging`: 10 debug, 20 info, 30 warning, 40 error, 50 critical",
@@ -40,17 +46,22 @@ HOLDS: Final = {
     "ns": "ns",
     "nursery": "number of a nursery; 0: not known",
     "object": "what is waited for, see [reasons](#reasons-for-waiting); 0: no number",
+    "outcome": "see [outcomes](#outcomes-of-tasks)",
     "parent": "task that owns the nursery; 0: none, or not known",
     "parent span": "span that it is part of; 0: none",
     "proc kind": "see [kinds of proc](#kinds-of-proc)",
     "reason": "see [reasons](#reasons-for-waiting)",
     "region": "number of the region",
     "overhead level": "0: everything is recorded; more: less is",
+    "requester": "task that asked for it; 0: none, as where a deadline passes between steps",
+    "scope": "number of a cancel scope; 0: not known",
+    "shield": "1: it keeps out cancellation from around it; 0: it does not",
     "span": "number of the span; 0: none",
     "stack": "(function, file, line) of each frame, innermost first, at most 64; none: empty",
     "task": "number of the task; 0: none",
     "text": "at most 16 KiB",
     "thread": "number that the operating system has for it",
+    "timeout": "ns from when the deadline was set to the deadline, by the clock of the run; -1: none, or not known",
     "value": "finite",
     "waker": "task that did it; 0: I/O, a timer, or something outside the run",
 }
@@ -72,6 +83,11 @@ does not happen; `tracesvc verify` reports it.
 RULES: Final = """\
 Besides: in a run at most one task is `RUNNING`. A waker is the task that runs, or 0 where none does. The run loop waits
 for I/O only while every task of the run is `WAITING`.
+"""
+SOURCES: Final = """\
+A scope is cancelled once. That a cancellation from outside passes through a nursery on its way is not recorded, and
+neither is the timer of a `trio.sleep`. `why` is the reason that the program gave (trio 0.31 and later), or the
+exception.
 """
 NUMBERS: Final = """\
 `reason` and `object` of `step_block` and `task_waiting`. An object that is not a file descriptor has a number of its
@@ -101,6 +117,17 @@ def page() -> str:
         _table(
             ("", "cause", "what woke the task"),
             ((str(c.value), _code(c.name.lower()), c.meaning) for c in WakeCause),
+        ),
+        "## Outcomes of tasks\n",
+        _table(
+            ("", "outcome", "how the task ended"),
+            ((str(o.value), _code(o.name.lower()), o.meaning) for o in Outcome),
+        ),
+        "## Sources of cancellation\n",
+        SOURCES,
+        _table(
+            ("", "source", "what had the scope cancelled"),
+            ((str(c.value), _code(c.name.lower()), c.meaning) for c in CancelSource),
         ),
         "## Kinds of proc\n",
         _table(("", "kind", "meaning"), _proc_kinds()),

@@ -29,11 +29,13 @@ from typing import (
 __all__ = [
     "EVENTS",
     "FRAME_KINDS",
+    "CancelSource",
     "Event",
     "Field",
     "FrameKind",
     "Frames",
     "LossCause",
+    "Outcome",
     "ProcKind",
     "Reason",
     "Storage",
@@ -70,6 +72,7 @@ class Field:
 TaskId = Annotated[int, Storage.INT, "task"]
 WakerId = Annotated[int, Storage.INT, "waker"]
 NurseryId = Annotated[int, Storage.INT, "nursery"]
+ScopeId = Annotated[int, Storage.INT, "scope"]
 ObjectId = Annotated[int, Storage.INT, "object"]
 SpanId = Annotated[int, Storage.INT, "span"]
 RegionId = Annotated[int, Storage.INT, "region"]
@@ -140,6 +143,43 @@ class WakeCause(enum.IntEnum):
     meaning: str
 
     def __new__(cls, number: int, meaning: str = "") -> WakeCause:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
+
+
+class CancelSource(enum.IntEnum):
+    """What had a cancel scope cancelled."""
+
+    UNKNOWN = 0, "not known"
+    CALLED = 1, "`CancelScope.cancel` was called"
+    DEADLINE = 2, "its deadline passed"
+    ERROR = 3, "an exception reached its nursery: that of a child, or of the nursery's own body"
+    INTERRUPT = 4, "Ctrl-C came up while the nursery waited for its children"
+    SHUTDOWN = 5, "the run ends: trio cancels its system tasks"
+    ABANDONED = 6, "its task ended and left the nursery open"
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str = "") -> CancelSource:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
+
+
+class Outcome(enum.IntEnum):
+    """How a task ended."""
+
+    UNKNOWN = 0, "not known: nobody looked"
+    RETURNED = 1, "its function returned"
+    RAISED = 2, "an exception left it: the `task_error` before it says which"
+    CANCELLED = 3, "`trio.Cancelled` left it"
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str = "") -> Outcome:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
@@ -351,6 +391,8 @@ class TaskExit(Event):
     """The task finished; ends its step."""
 
     task: TaskId
+    outcome: Annotated[int, Storage.INT, "outcome"] = 0
+    """an `Outcome`; 0 where the writer did not know this field"""
 
 
 # --- the run loop --------------------------------------------------------------------------------
@@ -493,3 +535,83 @@ class Overhead(Event):
     level: Annotated[int, Storage.INT, "overhead level"]
     share: Value
     left_out: Name
+
+
+# --- structured concurrency ----------------------------------------------------------------------
+
+
+@_event(25)
+class NurseryOpen(Event):
+    """A task opened a nursery (or had it open already when tracing began)."""
+
+    task: TaskId
+    nursery: NurseryId
+
+
+@_event(26)
+class NurseryClose(Event):
+    """A nursery is over: its body and its ``children`` tasks have ended, and ``errors`` exceptions leave it."""
+
+    task: TaskId
+    nursery: NurseryId
+    children: Number
+    errors: Number
+
+
+@_event(27)
+class TaskError(Event):
+    """An exception reached a nursery: that of a task which it ends, or of its body, where ``task`` has opened it."""
+
+    task: TaskId
+    nursery: NurseryId
+    exception: Annotated[str, Storage.STRING, "exception"]
+    message: Annotated[str, Storage.STRING, "message"]
+
+
+@_event(28)
+class CancelRequest(Event):
+    """A cancel scope was cancelled: ``scope`` of ``task``, that of its ``nursery`` maybe, by ``requester``."""
+
+    scope: ScopeId
+    task: TaskId
+    requester: Annotated[int, Storage.INT, "requester"]
+    source: Annotated[int, Storage.INT, "cancel source"]
+    nursery: NurseryId
+    timeout: Annotated[int, Storage.INT, "timeout"]
+    why: Annotated[str, Storage.STRING, "why"]
+
+
+@_event(29)
+class TaskCancelled(Event):
+    """A task is resumed with ``trio.Cancelled``, because ``scope`` was cancelled; follows its TaskRunnable, if any."""
+
+    task: TaskId
+    scope: ScopeId
+
+
+@_event(30)
+class ScopeOpen(Event):
+    """A task entered a cancel scope; those of nurseries too."""
+
+    task: TaskId
+    scope: ScopeId
+    timeout: Annotated[int, Storage.INT, "timeout"]
+    shield: Annotated[int, Storage.INT, "shield"]
+
+
+@_event(31)
+class ScopeClose(Event):
+    """A task left a cancel scope."""
+
+    task: TaskId
+    scope: ScopeId
+    caught: Annotated[int, Storage.INT, "caught"]
+
+
+@_event(32)
+class ObjectName(Event):
+    """The program calls an object by a name: ``tracesvc.watch``."""
+
+    kind: ReasonNumber
+    object: ObjectId
+    name: Name
