@@ -19,6 +19,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -88,6 +89,18 @@ Frames = tuple[tuple[str, str, int], ...]
 Stack = Annotated[Frames, Storage.STACK, "stack"]
 
 
+class _Told(enum.IntEnum):
+    """Numbers that each have a meaning."""
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str = "") -> Self:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
+
+
 class Reason(enum.IntEnum):
     """What a blocked task waits for, told from the place where it is suspended."""
 
@@ -120,7 +133,7 @@ class Reason(enum.IntEnum):
         return self
 
 
-class WakeCause(enum.IntEnum):
+class WakeCause(_Told):
     """What made a blocked task runnable."""
 
     UNKNOWN = (
@@ -140,16 +153,8 @@ class WakeCause(enum.IntEnum):
     CANCEL = 5, "a cancellation that the waker asked for"
     SIGNAL = 6, "a signal: `trio.open_signal_receiver`, or Ctrl-C"
 
-    meaning: str
 
-    def __new__(cls, number: int, meaning: str = "") -> WakeCause:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
-
-
-class CancelSource(enum.IntEnum):
+class CancelSource(_Told):
     """What had a cancel scope cancelled."""
 
     UNKNOWN = 0, "not known"
@@ -160,30 +165,14 @@ class CancelSource(enum.IntEnum):
     SHUTDOWN = 5, "the run ends: trio cancels its system tasks"
     ABANDONED = 6, "its task ended and left the nursery open"
 
-    meaning: str
 
-    def __new__(cls, number: int, meaning: str = "") -> CancelSource:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
-
-
-class Outcome(enum.IntEnum):
+class Outcome(_Told):
     """How a task ended."""
 
     UNKNOWN = 0, "not known: nobody looked"
     RETURNED = 1, "its function returned"
     RAISED = 2, "an exception left it: the `task_error` before it says which"
     CANCELLED = 3, "`trio.Cancelled` left it"
-
-    meaning: str
-
-    def __new__(cls, number: int, meaning: str = "") -> Outcome:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
 
 
 class TaskState(enum.IntEnum):
@@ -243,7 +232,7 @@ class LossCause(enum.IntEnum):
         return number not in set(cls) or not cls(number).keeps_state
 
 
-class FrameKind(enum.IntEnum):
+class FrameKind(_Told):
     """The kinds of frame a stream consists of."""
 
     HEADER = 1, "what was traced, by whom, with which vocabulary; first frame of a session"
@@ -258,14 +247,6 @@ class FrameKind(enum.IntEnum):
         "sequence numbers that were emitted and are not in the stream, with cause and interval",
     )
     END = 9, "end mark: the session was stopped; final clock sync and totals"
-
-    meaning: str
-
-    def __new__(cls, number: int, meaning: str = "") -> FrameKind:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
 
 
 FRAME_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
