@@ -23,13 +23,13 @@ import trio
 
 from tracesvc.control.errors import ControlError
 from tracesvc.control.place import meeting_place
+from tracesvc.recorder import own_run
 from tracesvc.recorder.errors import TracerError
 from tracesvc.recorder.runs import call_in_runs
 from tracesvc.recorder.seams import OWN
 from tracesvc.recorder.source import program_name
 from tracesvc.recorder.tracer import Tracer
 from tracesvc.sinks.delivery import open_tracer
-from tracesvc.sinks.outside import stand_apart
 from tracesvc.sinks.stream import StreamSink
 
 __all__ = ["open_door"]
@@ -74,7 +74,7 @@ def open_door() -> None:
 def _listen() -> None:
     try:
         path = meeting_place() / f"{os.getpid()}.sock"
-        trio.run(_serve, path)
+        own_run.run(_serve, path)
     except ControlError as exc:
         logger.error("tracesvc: nobody can attach: %s", exc)
     except Exception:
@@ -84,7 +84,6 @@ def _listen() -> None:
 
 
 async def _serve(path: Path) -> None:
-    stand_apart()
     with _listening(path) as listener:
         here = 0
         idle = trio.CancelScope(deadline=trio.current_time() + IDLE)

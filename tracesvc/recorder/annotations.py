@@ -17,6 +17,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import trio
+
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.session import local
@@ -75,6 +77,7 @@ if sys.version_info < (3, 12):
     _collecting: Final[list[int]] = []
     """the thread in which a collection is under way"""
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C that came up here would be swallowed
     def _collection_begins(phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
             _collecting[:] = (get_ident(),)
@@ -85,6 +88,7 @@ if sys.version_info < (3, 12):
                     gc.callbacks.remove(_collection_ends)
                 gc.callbacks.append(_collection_ends)
 
+    @trio.lowlevel.enable_ki_protection
     def _collection_ends(phase: str, info: dict[str, Any]) -> None:
         if phase == "stop":
             _collecting.clear()

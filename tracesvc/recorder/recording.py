@@ -68,12 +68,17 @@ def new_recording(proc: Proc, slow: int) -> Any:
     sample = _sampler(proc)
     if native is not None and isinstance(proc.records, native.Records):
         return native.Hooks(
-            proc.records, proc.capacity, proc.seal, reason_of, sample, SAMPLE_EVERY, slow
+            proc.records, proc.capacity, proc.seal, _reason_of, sample, SAMPLE_EVERY, slow
         )
     return Recording(proc, sample, slow)
 
 
+_reason_of: Final = trio.lowlevel.enable_ki_protection(reason_of)
+"""protected: a Ctrl-C in what C calls would be swallowed"""
+
+
 def _sampler(proc: Proc) -> Callable[[int], None]:
+    @trio.lowlevel.enable_ki_protection
     def sample(worst_pass: int) -> None:
         time, number = now(), Counter.number
         proc.extend((number, time, LOOP_LAG, worst_pass, 0))

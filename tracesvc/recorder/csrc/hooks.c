@@ -280,6 +280,7 @@ enum { RECORDED = sizeof record_hook / sizeof *record_hook };
 #define METHOD(hook)                                                 \
     static PyObject *Hooks_##hook(Hooks *self, PyObject *argument) { \
         if (self->recording) hook(self, argument);                   \
+        if (signals_handle()) report((PyObject *)self);              \
         Py_RETURN_NONE;                                              \
     }
 METHOD(before_task_step)
@@ -321,7 +322,10 @@ static int Hooks_contains(Hooks *self, PyObject *name) {
 static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
     int hook = count ? hook_of(args[0]) : -1;
     if (self->recording && hook >= 0 && hook < RECORDED && count == 2) record_hook[hook](self, args[1]);
-    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) Py_RETURN_NONE;
+    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) {
+        if (hook == TASK_SPAWNED && signals_handle()) return NULL;    /* as it would have come up without us */
+        Py_RETURN_NONE;
+    }
     PyObject *stack[4] = {self->original};
     if (count > 3) return PyErr_Format(PyExc_TypeError, "call(hook, *arguments)");
     for (Py_ssize_t i = 0; i < count; i++) stack[1 + i] = args[i];
