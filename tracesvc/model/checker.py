@@ -38,6 +38,10 @@ class Checker:
         self._whole = True
         """the stream has all of the session"""
 
+    def some_tasks(self) -> None:
+        """The header says that not all tasks are recorded."""
+        self._annotations.partial = True
+
     # --- state that is missing -------------------------------------------------------------------
 
     @property
@@ -65,6 +69,7 @@ class Checker:
         proc = self._procs.get(number)
         if proc is None:
             proc = Proc(number, self.place, self._annotations, self._nurseries)
+            proc.run.partial = self._annotations.partial
             self._procs[number] = proc
             self.ledgers[number] = proc.ledger
         return proc

@@ -75,6 +75,8 @@ class Run:
         """its ProcStart has come by"""
         self.ready = 0
         """tasks in the run queue"""
+        self.partial = False
+        """only some tasks are recorded: parents and wakers may be others"""
         self._nurseries = nurseries
         self._complain = complain
         self._structure: Final = Structure(complain)
@@ -123,7 +125,7 @@ class Run:
     ) -> None:
         if task in self.tasks and self.known:
             self._complain("task", f"task {task} is created again")
-        if self.known and parent and parent not in self.tasks:
+        if self.known and parent and parent not in self.tasks and not self.partial:
             self._complain("parent", f"parent {parent} of task {task} does not live in this run")
         if parent < 0 or nursery < 0 or bool(parent) != bool(nursery):
             self._complain("nursery", f"task {task} with parent {parent} and nursery {nursery}")
@@ -149,7 +151,8 @@ class Run:
     def task_runnable(self, time: int, task: int, waker: int, cause: int = 0) -> None:
         if self.known:
             running = self.running.id if self.running else 0
-            if waker != running:
+            other = self.partial and not running and waker not in self.tasks
+            if waker != running and not other:
                 what = f"task {running} runs" if running else "no task runs"
                 self._complain("waker", f"task {task} is woken by task {waker} while {what}")
         if cause in (_NEEDS_NO_WAKER if waker else _NEEDS_A_WAKER):
@@ -316,7 +319,7 @@ class Run:
         elif self.running is not None:
             if task != self.running.id:
                 self._complain("annotation", f"by task {task} while task {self.running.id} runs")
-        elif task != self.last:
+        elif task != self.last and not (self.partial and task not in self.tasks):
             # The garbage collector or a signal handler may speak up just before the step is recorded.
             self.early = task
 

@@ -51,6 +51,9 @@ class Hooks:
         sample: Callable[[int], object],
         sample_every: int,
         slow: int,
+        choose: Callable[[Any], bool] | None = None,
+        chosen: set[int] | None = None,
+        io: bool = True,
     ) -> None: ...
     def before_task_step(self, task: Any, /) -> None: ...
     def after_task_step(self, task: Any, /) -> None: ...

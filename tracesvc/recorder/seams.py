@@ -100,14 +100,17 @@ class Seams:
         def recorded() -> Any:
             if not session.open:
                 return fn()
-            proc = session.proc_of_thread()
-            proc.extend((ThreadStart.number, now(), task, function, 0))
+            proc, choice = session.proc_of_thread(), session.choice
+            told = choice is None or ("threads" in choice and choice.told(task))
+            if told:
+                proc.extend((ThreadStart.number, now(), task, function, 0))
             proc.records.running = task
             try:
                 return fn()
             finally:
                 proc.records.running = 0
-                proc.extend((ThreadEnd.number, now(), task, 0, 0))
+                if told:
+                    proc.extend((ThreadEnd.number, now(), task, 0, 0))
                 if len(proc.records) >= proc.capacity:
                     proc.seal()
 

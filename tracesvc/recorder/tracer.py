@@ -35,7 +35,6 @@ from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer, ResidentMemory
-from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
@@ -155,8 +154,10 @@ class Tracer:
             options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
-        if options.redact is not None:
-            session.policy = Policy(redaction=options.redact)
+        choice = session.choice = options.choice()
+        session.policy = options.policy(choice)
+        if choice is not None and "stacks" not in choice:
+            session.slow = -1
         self._runs = []
         self._drain = self._pacer = self._memory = None
         self._lent = self._held = self._pieces = None
@@ -166,23 +167,24 @@ class Tracer:
         self.delivered = False
         self._repairs_before = Tally(repairs)
         self._seams = Seams(session, self._new_run)
-        self._garbage = GarbageEvents(session)
+        self._garbage = None
+        if choice is None or "gc" in choice:
+            self._garbage = GarbageEvents(session)
         hooks = None
         if in_any_run() and not in_own_thread():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(
-            session, source(options.source_name), {"buffer_events": options.buffer_events}
-        )
+        self._drain = Drain(session, source(options.source_name), options.in_header)
         self._memory, self._rss = ResidentMemory(), 0
         self._pacer = Pacer(self._beat)
-        if options.stall_s:
+        if options.stall_s and (choice is None or "stacks" in choice):
             limit = int(options.stall_s * 1e9)
             self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
         if hooks is not None:
             hooks.add()
         self._seams.open()
-        self._garbage.open()
+        if self._garbage is not None:
+            self._garbage.open()
         self._pacer.start()
         if self._watchdog is not None:
             self._watchdog.start()
@@ -212,8 +214,9 @@ class Tracer:
         self._snapshot(session, hooks, proc, caller)
         proc.start()
         if caller is not None:
-            proc.records.running = task_id(caller)
-            proc.extend((StepStart.number, now(), proc.records.running, 0, 0))
+            number = proc.records.running = task_id(caller)
+            if session.choice is None or session.choice.has(number):
+                proc.extend((StepStart.number, now(), number, 0, 0))
         return hooks
 
     def _snapshot(
@@ -221,15 +224,18 @@ class Tracer:
     ) -> None:
         """Every live task of this run as if it had just come to be, and what is open in it."""
         contexts = []
+        tasks = None if session.choice is None else session.choice.tasks
         for task in live_tasks():
-            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
+            contexts.append((task_id(task), task.context))
             if task.name == ENTRY_TASK:
                 run.recording.entry_task = task_id(task)
+            if tasks is not None and not tasks.choose(task):
+                continue
+            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
             if task is not caller and is_suspended(task):
                 time, (reason, thing) = now(), reason_of(task)
                 proc.extend((TaskWaiting.number, time, task_id(task), reason, thing))
                 run.recording.waits(task, time, reason)
-            contexts.append((task_id(task), task.context))
             if len(proc.records) >= proc.capacity:
                 proc.seal()
         open_annotations(session, proc, contexts)
@@ -290,8 +296,9 @@ class Tracer:
                 None,
             )
             if proc is not None and proc.records.running:
-                proc.extend((StepYield.number, now(), proc.records.running, 0, 0))
-                proc.records.running = 0
+                number, proc.records.running = proc.records.running, 0
+                if session.choice is None or session.choice.has(number):
+                    proc.extend((StepYield.number, now(), number, 0, 0))
                 proc.stop()
         self._close_hooks()
         while now() == session.monotonic:  # a clock that ticks rarely must have moved
@@ -441,7 +448,8 @@ class Tracer:
             return
         session.end_procs_of_dead_threads()
         rss = self._memory.read() if self._memory is not None else 0
-        if abs(rss - self._rss) >= RSS_STEP:
+        counted = session.choice is None or "counters" in session.choice
+        if counted and abs(rss - self._rss) >= RSS_STEP:
             self._rss = rss
             session.process.extend((Counter.number, now(), RSS, float(rss), 0))
         old = now() - OLD
