@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import os
 import threading
 from collections import Counter as Tally
@@ -18,7 +17,6 @@ from typing import Any, Final, Unpack
 import trio
 
 from tracesvc.events import (
-    Counter,
     LossCause,
     ProcKind,
     StepStart,
@@ -28,13 +26,14 @@ from tracesvc.events import (
 )
 from tracesvc.format.frames import Frame
 from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
+from tracesvc.recorder.beat import Beat
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.options import OptionKeywords, Options, Way
-from tracesvc.recorder.pacer import Pacer, ResidentMemory
+from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
@@ -55,13 +54,8 @@ from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
-RSS: Final = "process.rss"
-"""counter: bytes of memory that the process has resident"""
-OLD: Final = 1_000_000_000
-"""ns after which a buffer is handed over though it is not full"""
 LONGEST_STEP: Final = 200_000
 """ns that a step of the reader takes at most, however far behind it is"""
-RSS_STEP: Final = 64 << 10
 
 
 class TracerState(enum.Enum):
@@ -103,8 +97,7 @@ class Tracer:
         self._encoded = 0
         """when the last step of the reader ended"""
         self._watchdog: Watchdog | None = None
-        self._memory: ResidentMemory | None = None
-        self._rss = 0
+        self._beat: Beat | None = None
         self._repairs_before: Tally[str] = Tally()
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
@@ -159,7 +152,7 @@ class Tracer:
         if choice is not None and "stacks" not in choice:
             session.slow = -1
         self._runs = []
-        self._drain = self._pacer = self._memory = None
+        self._drain = self._pacer = self._beat = None
         self._lent = self._held = self._pieces = None
         self._reading = self._header_written = self._footer_written = False
         self._stored = 0
@@ -175,7 +168,7 @@ class Tracer:
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(session, source(options.source_name), options.in_header)
-        self._memory, self._rss = ResidentMemory(), 0
+        self._beat = Beat(session, self._drain, self._runs, self._on_beat)
         self._pacer = Pacer(self._beat)
         if options.stall_s and (choice is None or "stacks" in choice):
             limit = int(options.stall_s * 1e9)
@@ -190,6 +183,10 @@ class Tracer:
             self._watchdog.start()
         self.state = TracerState.ON
         recording.session = session
+
+    def _on_beat(self) -> None:
+        if self.on_beat is not None:
+            self.on_beat()
 
     def record_run(self) -> None:
         """Record the current run as well, if it began before the session did, in another thread; never our own."""
@@ -310,8 +307,8 @@ class Tracer:
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
-        if self._memory is not None:
-            self._memory.close()
+        if self._beat is not None:
+            self._beat.close()
         if self._garbage is not None:
             self._garbage.close()
         if self._seams is not None:
@@ -439,38 +436,6 @@ class Tracer:
         self._encoded = now()
         return frames
 
-    # --- by the clock ----------------------------------------------------------------------------
-
-    def _beat(self) -> None:
-        """In the pacer's thread."""
-        session = self._session
-        if session is None or not session.open:
-            return
-        session.end_procs_of_dead_threads()
-        rss = self._memory.read() if self._memory is not None else 0
-        counted = session.choice is None or "counters" in session.choice
-        if counted and abs(rss - self._rss) >= RSS_STEP:
-            self._rss = rss
-            session.process.extend((Counter.number, now(), RSS, float(rss), 0))
-        old = now() - OLD
-        for proc in list(session.procs.values()):
-            with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
-                if proc.records.first_time <= old:
-                    proc.seal(everything=True)
-        if session.slow >= 0:
-            for run in list(self._runs):
-                run.tell_stacks()
-        if self._drain is not None and self._drain.stale:
-            self._ask_for_tasks(self._drain, old)
-        if self.on_beat is not None:
-            self.on_beat()
-
-    def _ask_for_tasks(self, drain: Drain, old: int) -> None:
-        """After a loss: have the tasks of a run read anew, at most once a second."""
-        for run in list(self._runs):
-            if run.proc is not None and run.proc.number in drain.stale and run.asked <= old:
-                run.read_tasks(functools.partial(drain.repair, run.proc.number))
-
     # --- for what hands the frames on ------------------------------------------------------------
 
     @property
@@ -588,8 +553,8 @@ def _forget_in_child() -> None:
         tracer._garbage.close()
     if tracer._seams is not None:
         tracer._seams.close()
-    if tracer._memory is not None:
-        tracer._memory.close()
+    if tracer._beat is not None:
+        tracer._beat.close()
     tracer._when_off.clear()
     for run in list(tracer._runs):
         if (
