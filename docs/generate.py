@@ -1,4 +1,5 @@
-"""Writes ``events.md`` and ``tables.md`` from the code: ``python -m docs.generate``, in the root of the repository.
+"""Writes ``events.md``, ``states.svg`` and ``tables.md`` from the code: ``python -m docs.generate``, in the root of the
+repository.
 
 A test compares the committed pages with what this makes, so they cannot say anything else than the code does.
 """
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from docs import diagram
 from tracesvc.events import (
     EVENTS,
     CancelSource,
@@ -26,9 +28,10 @@ from tracesvc.events import (
 from tracesvc.model import states
 from tracesvc.model.schema import TABLES
 
-__all__ = ["PAGE", "TABLES_PAGE", "page", "tables_page"]
+__all__ = ["DIAGRAM", "PAGE", "TABLES_PAGE", "diagram", "page", "tables_page"]
 
 PAGE: Final = Path(__file__).with_name("events.md")
+DIAGRAM: Final = Path(__file__).with_name("states.svg")
 TABLES_PAGE: Final = Path(__file__).with_name("tables.md")
 
 HOLDS: Final = {
@@ -105,7 +108,8 @@ def page() -> str:
         _table(("field", "stored as", "holds", "of"), _fields()),
         "## Life of a task\n",
         LIFE,
-        states.diagram(),
+        "![the states of a task, and what moves it from one to another](states.svg)\n",
+        _table(("state", "meaning", "event", "state after it"), _moves()),
         RULES,
         "## Reasons for waiting\n",
         NUMBERS,
@@ -164,6 +168,17 @@ def tables_page() -> str:
     return "\n".join(parts)
 
 
+def _moves() -> Iterator[tuple[str, ...]]:
+    """The rows of the table of states."""
+    for state, row in states.TABLE.items():
+        name, meaning = _code(state.name), states.MEANING[state]
+        for event, after in row.items():
+            yield name, meaning, _code(event), _code(after.name)
+            name = meaning = ""
+        if not row:
+            yield name, meaning, "none", ""
+
+
 def _event(event: type[Event]) -> tuple[str, ...]:
     meaning = " ".join(inspect.cleandoc(event.__doc__ or "").replace("``", "`").split())
     fields = ", ".join(_code(field.name) for field in event.fields)
@@ -207,4 +222,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    DIAGRAM.write_text(diagram.draw(), encoding="utf-8")
     TABLES_PAGE.write_text(tables_page(), encoding="utf-8")

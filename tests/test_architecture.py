@@ -13,7 +13,7 @@ MAX_LINES = 600
 
 # room: the rooms that it may import, at any depth of a function too. "face" is tracesvc/__init__.py.
 BASE = {"events", "format", "recorder", "sinks", "control", "model"}
-QUESTIONS = {"analysis", "export", "rewrite", "model", "format", "events"}
+QUESTIONS = {"analysis", "export", "plot", "rewrite", "model", "format", "events"}
 ROOMS: dict[str, set[str]] = {
     "events": set(),
     "format": {"events"},
@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "model": {"format", "events"},
     "analysis": {"model", "format", "events"},
     "export": {"model", "format", "events"},
+    "plot": {"model", "format", "events"},
     "rewrite": {"model", "format", "events"},
     "store": {"model", "format", "events"},
     "service": {"store", *QUESTIONS},
@@ -55,6 +56,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"numpy"}, {"pyarrow", "httpx2"}),
+    "plot": ({"numpy"}, {"resvg_py"}),
     "rewrite": (set(), set()),
     "store": ({"trio", "msgpack"}, {"nats", "obstore", "pyarrow"}),
     "service": ({"trio", "msgpack", "numpy", "starlette", "anycorn"}, {"hypercorn", *ZSTD}),

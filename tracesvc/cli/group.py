@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "diff": "What became slower from one trace to another.",
     "query": "SQL over the tables of a trace.",
     "tail": "Events as they come, from a file or a service.",
+    "plot": "A picture of a trace, for a bug report.",
     "export": "A trace in the format of another tool.",
     "import": "A trace of Go's tracer, as one of ours.",
     "cut": "The part of a trace between two times.",

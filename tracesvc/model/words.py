@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["clock", "duration"]
+__all__ = ["clock", "duration", "moment"]
 
 
 def duration(ns: float) -> str:
@@ -26,3 +26,10 @@ def clock(ns: int | None) -> str:
         return "?"
     time = datetime.fromtimestamp(ns // 1_000_000_000, UTC).astimezone()
     return f"{time:%H:%M:%S}.{ns % 1_000_000_000 // 1000:06}"
+
+
+def moment(ns: int | None) -> str:
+    """Date and time of day, local: ``2026-11-22 23:28:14``; ns since the epoch."""
+    if ns is None:
+        return "?"
+    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
