@@ -1,5 +1,6 @@
-"""Writes ``events.md``, ``states.svg`` and ``tables.md`` from the code: ``python -m docs.generate``, in the root of the
-repository.
+"""Writes ``events.md``, ``states.svg``, ``tables.md`` and the page's ``vocabulary.js`` from the code.
+
+``python -m docs.generate``, in the root of the repository.
 
 A test compares the committed pages with what this makes, so they cannot say anything else than the code does.
 """
@@ -7,9 +8,10 @@ A test compares the committed pages with what this makes, so they cannot say any
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from docs import diagram
 from tracesvc.events import (
@@ -28,11 +30,21 @@ from tracesvc.events import (
 from tracesvc.model import states
 from tracesvc.model.schema import TABLES
 
-__all__ = ["DIAGRAM", "PAGE", "TABLES_PAGE", "diagram", "page", "tables_page"]
+__all__ = [
+    "DIAGRAM",
+    "PAGE",
+    "TABLES_PAGE",
+    "VOCABULARY",
+    "diagram",
+    "page",
+    "tables_page",
+    "vocabulary",
+]
 
 PAGE: Final = Path(__file__).with_name("events.md")
 DIAGRAM: Final = Path(__file__).with_name("states.svg")
 TABLES_PAGE: Final = Path(__file__).with_name("tables.md")
+VOCABULARY: Final = Path(__file__).parent.parent / "tracesvc" / "web" / "vocabulary.js"
 
 HOLDS: Final = {
     "attributes": "map of text to nil, bool, number, text or bytes; nil: none",
@@ -220,7 +232,42 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def vocabulary() -> str:
+    """The page's own copy of the vocabulary, for what has no trace's header to go by."""
+    names = {
+        "EVENTS": [
+            [e.number, e.type, [[f.name, f.storage.value] for f in e.fields]]
+            for e in EVENTS.values()
+        ],
+        "REASONS": _members(Reason),
+        "CAUSES": _members(WakeCause),
+        "LOSSES": _members(LossCause),
+        "PROC_KINDS": [kind.name.lower() for kind in ProcKind],
+    }
+    parts = ["// made by docs/generate.py from tracesvc/events.py\n"]
+    for name, value in names.items():
+        rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in value)
+        parts.append(f"export const {name} = [\n{rows},\n];\n")
+    return "\n".join(parts)
+
+
+def _members(members: Iterable[Any]) -> list[Any]:
+    """By number: name, meaning and what they identify."""
+    known = {int(m): m for m in members}
+    return [
+        {
+            "name": known[i].name.lower(),
+            "meaning": known[i].meaning,
+            **({"identity": known[i].identity} if hasattr(known[i], "identity") else {}),
+        }
+        if i in known
+        else None
+        for i in range(max(known) + 1)
+    ]
+
+
 if __name__ == "__main__":
+    VOCABULARY.write_text(vocabulary(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     DIAGRAM.write_text(diagram.draw(), encoding="utf-8")
     TABLES_PAGE.write_text(tables_page(), encoding="utf-8")

@@ -37,6 +37,12 @@ def test_the_page_of_tables_is_up_to_date():
     assert (DOCS / "tables.md").read_text(encoding="utf-8") == made, "run: python -m docs.generate"
 
 
+def test_the_vocabulary_of_the_page_is_up_to_date():
+    made = generator()
+    text = made.VOCABULARY.read_text(encoding="utf-8")
+    assert text == made.vocabulary(), "run: python -m docs.generate"
+
+
 def test_the_page_of_events_names_everything_there_is():
     text = (DOCS / "events.md").read_text(encoding="utf-8")
     for event in EVENTS.values():

@@ -12,8 +12,10 @@ from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import ingest
+from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import question_routes
+from tracesvc.service.timeline import Indexes, picture_routes
 from tracesvc.store import Store
 
 __all__ = ["make_app"]
@@ -30,9 +32,12 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             Route("/v1/sessions/{session}/frames", streams.frames),
             Route("/v1/sessions/{session}/live", streams.live),
             *question_routes("/v1/sessions/{session}"),
+            *picture_routes("/v1/sessions/{session}"),
             Route("/v1/sessions/{session}/export/{format}", export),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
+            Route("/", page),
+            Route("/{file}", page),
         ],
         middleware=[Middleware(Guard)],
         exception_handlers=handlers,
@@ -42,4 +47,5 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
     app.state.stopping = stopping
     app.state.answers = Answers(config)
     app.state.exports = Exports()
+    app.state.indexes = Indexes()
     return app
