@@ -142,7 +142,9 @@ def test_sums_of_a_stretch_are_exact(stream):
         assert made["running"] == wanted.get(RUNNING, 0)
         assert made["ready"] == wanted.get(READY, 0)
         assert made["unsure"] == wanted.get(UNSURE, 0)
-        blocked = {c - BLOCKED: ns for c, ns in wanted.items() if c >= BLOCKED and ns}
+        blocked = {
+            Reason(c - BLOCKED).name.lower(): ns for c, ns in wanted.items() if c >= BLOCKED and ns
+        }
         assert made["blocked"] == blocked
 
 

@@ -168,6 +168,18 @@ def compress(data: bytes, level: int = 6) -> bytes:
     return _seal(data[6], data[7] | COMPRESSED, int.from_bytes(data[9:13], "big"), body)
 
 
+def uncompress(data: bytes) -> bytes:
+    """The same frame with its body as it was before `compress`.
+
+    Raises:
+      FormatError: it cannot be decompressed.
+    """
+    if not data[7] & COMPRESSED:
+        return data
+    body = zstd.decompress(data[HEADER_SIZE:], MAX_FRAME - HEADER_SIZE)
+    return _seal(data[6], data[7] & ~COMPRESSED, int.from_bytes(data[9:13], "big"), body)
+
+
 def parse_header(
     data: bytes | bytearray | memoryview, at: int = 0
 ) -> tuple[int, int, int, int, int] | None:

@@ -82,13 +82,13 @@ class Indexes:
     async def _extend(self, index: Index, store: Store, info: SessionInfo) -> float:
         deadline = trio.current_time() + PATIENCE
         while index.fed < info.bytes:
-            if trio.current_time() > deadline:
-                return index.fed / info.bytes
             size = min(PIECE, info.bytes - index.fed)
             data = await store.read(info.session, index.fed, size)
             if not data:
                 break
             await self._in_thread(partial(index.feed, data))
+            if trio.current_time() >= deadline and index.fed < info.bytes:
+                return index.fed / info.bytes
         return 1.0
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:

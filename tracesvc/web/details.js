@@ -2,7 +2,7 @@
 
 import { ask, query, session as path } from "./api.js";
 import { h, swap } from "./dom.js";
-import { CODE, colours, stateName } from "./theme.js";
+import { CODE, colours } from "./theme.js";
 import { amount, clock, count, duration, instant, percent, words } from "./units.js";
 import { CAUSES, REASONS } from "./vocabulary.js";
 
@@ -173,7 +173,7 @@ export class Details {
   }
 
   bars(sums) {
-    const rows = [["running", sums.running, colours.running], ["runnable", sums.ready, colours.ready], ...Object.entries(sums.blocked).map(([reason, ns]) => [words(stateName(CODE.BLOCKED + Number(reason))), ns, colours.state[CODE.BLOCKED + Number(reason)]]), ["unknown", sums.unsure, colours.unsure]].filter(([, ns]) => ns);
+    const rows = [["running", sums.running, colours.running], ["runnable", sums.ready, colours.ready], ...Object.entries(sums.blocked).map(([reason, ns]) => [words(reason), ns, colours.state[CODE.BLOCKED + REASONS.findIndex((r) => r?.name === reason)]]), ["unknown", sums.unsure, colours.unsure]].filter(([, ns]) => ns);
     const total = rows.reduce((sum, [, ns]) => sum + ns, 0);
     rows.sort((a, b) => b[1] - a[1]);
     return h("div", { class: "bars", role: "table", "aria-label": "Time by state" }, rows.map(([name, ns, colour]) => [

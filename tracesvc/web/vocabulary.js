@@ -9,7 +9,7 @@ export const EVENTS = [
   [6, "step_start", [["task", "int"]]],
   [7, "step_yield", [["task", "int"]]],
   [8, "step_block", [["task", "int"], ["reason", "int"], ["object", "int"]]],
-  [9, "task_exit", [["task", "int"]]],
+  [9, "task_exit", [["task", "int"], ["outcome", "int"]]],
   [10, "io_wait_start", [["timeout", "int"]]],
   [11, "io_wait_end", []],
   [12, "thread_start", [["task", "int"], ["function", "string"]]],
@@ -25,6 +25,14 @@ export const EVENTS = [
   [22, "task_stack", [["task", "int"], ["stack", "stack"]]],
   [23, "step_stack", [["task", "int"], ["stack", "stack"], ["lasted", "int"], ["late", "int"]]],
   [24, "overhead", [["level", "int"], ["share", "float"], ["left_out", "string"]]],
+  [25, "nursery_open", [["task", "int"], ["nursery", "int"]]],
+  [26, "nursery_close", [["task", "int"], ["nursery", "int"], ["children", "int"], ["errors", "int"]]],
+  [27, "task_error", [["task", "int"], ["nursery", "int"], ["exception", "string"], ["message", "string"]]],
+  [28, "cancel_request", [["scope", "int"], ["task", "int"], ["requester", "int"], ["source", "int"], ["nursery", "int"], ["timeout", "int"], ["why", "string"]]],
+  [29, "task_cancelled", [["task", "int"], ["scope", "int"]]],
+  [30, "scope_open", [["task", "int"], ["scope", "int"], ["timeout", "int"], ["shield", "int"]]],
+  [31, "scope_close", [["task", "int"], ["scope", "int"], ["caught", "int"]]],
+  [32, "object_name", [["kind", "int"], ["object", "int"], ["name", "string"]]],
 ];
 
 export const REASONS = [
@@ -66,6 +74,8 @@ export const LOSSES = [
   {"name": "crash", "meaning": "the process ended before they were handed over"},
   {"name": "damage", "meaning": "a frame was damaged on its way"},
   {"name": "no_memory", "meaning": "the process had no memory left to record them in"},
+  {"name": "sampled", "meaning": "annotations that the tracer left out, one of a few being kept, for the sake of its budget"},
+  {"name": "over_budget", "meaning": "the tracer was over its budget and recorded nothing of this stretch"},
 ];
 
 export const PROC_KINDS = [

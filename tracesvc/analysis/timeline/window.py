@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tracesvc.analysis.timeline.index import Index
 from tracesvc.analysis.timeline.intervals import Intervals, Rows
 from tracesvc.analysis.timeline.lanes import BLOCKED, READY, RUNNING, UNSURE, Slice
-from tracesvc.events import ProcKind
+from tracesvc.events import ProcKind, Reason
 
 __all__ = ["MAX_ROWS", "WIDEST", "first_rows", "sums", "window"]
 
@@ -27,6 +27,9 @@ WIDEST: Final = 8192
 """pixels"""
 FEW: Final = 400
 """things on a row that are told one by one; more are summed up per pixel"""
+
+
+_REASONS: Final = {int(r): r.name.lower() for r in Reason}
 
 
 def window(index: Index, start: int, end: int, width: int, rows: Sequence[str]) -> dict[str, Any]:
@@ -323,7 +326,9 @@ def sums(index: Index, start: int, end: int, tasks: Sequence[int] | None = None)
         "ready": int(totals[READY]),
         "unsure": int(totals[UNSURE]),
         "blocked": {
-            int(i) - BLOCKED: int(totals[i]) for i in np.flatnonzero(totals) if i >= BLOCKED
+            _REASONS.get(int(i) - BLOCKED, str(int(i) - BLOCKED)): int(totals[i])
+            for i in np.flatnonzero(totals)
+            if i >= BLOCKED
         },
         "steps": steps,
     }
