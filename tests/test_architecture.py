@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "demo": {"face", "sinks", "format"},
     "cli": {"demo", "service", "store", "face", *QUESTIONS, *BASE},
     "testing": {"face", *QUESTIONS, *BASE},
+    "asgi": {"control"},
     "face": BASE,
     "__main__": {"cli"},
 }
@@ -43,6 +44,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
     "control": ({"trio"}, set()),
+    "control/line.py": ({"trio"}, {"httpx2"}),
     "model": (set(), {"numpy"}),
     "model/columns.py": (
         {"numpy"},
@@ -63,6 +65,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "demo": ({"trio", "anycorn", "starlette", "httpx2"}, set()),
     "cli": ({"click", "rich"}, {"trio", "httpx2", "msgpack", "starlette", "anycorn", "hypercorn"}),
     "testing": ({"trio", "pytest"}, set()),
+    "asgi": (set(), set()),
     "face": (set(), set()),
     "__main__": (set(), set()),
 }

@@ -1,5 +1,6 @@
 """tracesvc: the execution tracer and flight recorder for Trio."""
 
+from tracesvc.control.agent import agent
 from tracesvc.control.errors import ControlError
 from tracesvc.control.install import install
 from tracesvc.model.reader import Trace, read
@@ -31,6 +32,7 @@ __all__ = [
     "TracerError",
     "TracerState",
     "TracerStatistics",
+    "agent",
     "counter",
     "install",
     "log",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracesvc.cli.endmark import EndMark
 from tracesvc.cli.words import size
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def command(
         open(output, "wb", buffering=0) as file,  # noqa: PTH123  /dev/stdout is a path too
         advancing(f"tracing {pid}", seconds or float("inf")) as bar,
     ):
-        ended = _End()
+        ended = EndMark()
         last = time.monotonic()
         for piece in _until_interrupted(trace):
             try:
@@ -120,28 +121,3 @@ def _until_interrupted(trace: Attached) -> Iterator[bytes]:
         yield from pieces
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class _End:
-    """Looks for the end mark, which is in the last frame."""
-
-    KEPT = 4096
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self.bytes = 0
-
-    def look(self, piece: bytes) -> None:
-        self.bytes += len(piece)
-        self._tail = (self._tail + piece[-self.KEPT :])[-self.KEPT :]
-
-    @property
-    def seen(self) -> bool:
-        from tracesvc.format import Damage, End, StreamDecoder
-
-        decoder = StreamDecoder()
-        decoder.feed(self._tail)
-        decoder.close()
-        return any(
-            not isinstance(item, Damage) and isinstance(item.record, End) for item in decoder
-        )

@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "run": "Trace an unmodified program.",
     "attach": "Trace a program that runs already.",
     "top": "The tasks of a program or a session, live.",
+    "trace": "Have programs traced from afar, by a service.",
     "summary": "What a trace says: tasks, spans, the loop, losses.",
     "why": "Why a span took so long, across tasks and wake-ups.",
     "tasks": "The tree of tasks at an instant.",

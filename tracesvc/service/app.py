@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from tracesvc.service import resources, streams
+from tracesvc.service import commands, resources, streams
 from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
@@ -34,6 +34,10 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             *question_routes("/v1/sessions/{session}"),
             *picture_routes("/v1/sessions/{session}"),
             Route("/v1/sessions/{session}/export/{format}", export),
+            Route("/v1/sources", commands.sources),
+            Route("/v1/sources/{source}/agent", commands.listen),
+            Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),
+            Route("/v1/agents/{agent}", commands.report, methods=["POST"]),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
             Route("/", page),
@@ -46,6 +50,7 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
     app.state.config = config
     app.state.stopping = stopping
     app.state.answers = Answers(config)
+    app.state.agents = commands.Agents()
     app.state.exports = Exports()
     app.state.indexes = Indexes()
     return app

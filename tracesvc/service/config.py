@@ -42,5 +42,7 @@ class Config:
     """for a client to take the next 256 KiB of an export"""
     heartbeat: float = 15.0
     """between comments in a stream of server-sent events that has nothing else to say"""
+    agent_heartbeat: float = 5.0
+    """between signs of life to a program that waits for commands"""
     server: str = "anycorn"
     """the HTTP server: anycorn or hypercorn"""
