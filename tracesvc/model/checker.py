@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracesvc.events import LossCause, ProcKind
+from tracesvc.events import ProcKind
 from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
 from tracesvc.format.records import digest_of
 from tracesvc.model.annotations import Annotations
@@ -38,10 +38,6 @@ class Checker:
         self._whole = True
         """the stream has all of the session"""
 
-    def some_tasks(self) -> None:
-        """The header says that not all tasks are recorded."""
-        self._annotations.partial = True
-
     # --- state that is missing -------------------------------------------------------------------
 
     @property
@@ -69,7 +65,6 @@ class Checker:
         proc = self._procs.get(number)
         if proc is None:
             proc = Proc(number, self.place, self._annotations, self._nurseries)
-            proc.run.partial = self._annotations.partial
             self._procs[number] = proc
             self.ledgers[number] = proc.ledger
         return proc
@@ -105,11 +100,9 @@ class Checker:
         proc = self._proc(row.proc)
         if row.cause not in BY_THE_RECORDER:
             proc.digest = None
-        gap = proc.ledger.loss(row)
-        if LossCause.loses_track(row.cause):
-            if gap:
-                proc.lose_track()
-            self.blind()
+        if proc.ledger.loss(row):
+            proc.lose_track()
+        self.blind()
 
     def end(self, end: End) -> None:
         """The end mark."""

@@ -29,8 +29,6 @@ _IDS: Final = {
     "waker",
     "parent",
     "nursery",
-    "scope",
-    "requester",
     "span",
     "parent span",
     "region",
