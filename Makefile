@@ -4,14 +4,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
 
 test: $(STAMP)
 	tools/system-packages
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(PY) -m ruff check
@@ -22,7 +22,7 @@ bench: $(STAMP)
 	$(PY) -m benchmarks
 
 # campaign-versions: PYTHONS='...' chooses the interpreters.
-campaign-kill campaign-soak campaign-fuzz campaign-versions: $(STAMP)
+campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 docs: $(STAMP)

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Final
 
-NAMES: Final = ("size", "steps", "reader", "analysis", "ingest", "exports", "overhead")
+NAMES: Final = ("size", "steps", "reader", "analysis", "ingest", "exports", "attach", "overhead")
 """in the order in which they run; each module has ``main(json) -> int``"""
 
 

@@ -160,10 +160,10 @@ def _loop() -> float:
 
 def _stretch(factor: float) -> None:
     """Do by the clock what is done by the clock ``factor`` times less often."""
-    from tracesvc.recorder import drain, recording, tracer
+    from tracesvc.recorder import beat, drain, recording, tracer
 
     _slower[0] = factor
-    for module, name in ((recording, "SAMPLE_EVERY"), (drain, "GENERATION"), (tracer, "OLD")):
+    for module, name in ((recording, "SAMPLE_EVERY"), (drain, "GENERATION"), (beat, "OLD")):
         setattr(module, name, int(getattr(module, name) * factor))
     interval = 0.25 * factor
     vars(tracer)["Pacer"] = functools.partial(vars(tracer)["Pacer"], interval=interval)

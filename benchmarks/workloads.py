@@ -25,6 +25,7 @@ __all__ = [
     "round_trips",
     "run_seeded",
     "serve_http",
+    "serve_http_at",
     "spawns",
     "steps",
 ]
@@ -195,6 +196,13 @@ async def serve_http(
     if client.returncode:
         raise RuntimeError(f"the client ended with exit code {client.returncode}")
     return list(map(float, output.split()))
+
+
+async def serve_http_at(server: str, tell: Callable[[int], None]) -> None:
+    """Serve without end, at the port that ``tell`` is called with."""
+    async with _server(server, _Application(0)) as port:
+        tell(port)
+        await trio.sleep_forever()
 
 
 @contextlib.asynccontextmanager

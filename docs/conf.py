@@ -2,8 +2,6 @@
 
 from importlib.metadata import version as installed_version
 
-from pygments.lexers.special import TextLexer
-
 project = "tracesvc"
 author = "The tracesvc developers"
 copyright = "2026, The tracesvc developers"
@@ -42,8 +40,3 @@ nitpick_ignore += [
         "tracesvc.recorder.proc.Proc",
     )
 ]
-
-
-def setup(app):
-    """The diagram of states: forges draw it, here it stands as text above its table."""
-    app.add_lexer("mermaid", TextLexer)

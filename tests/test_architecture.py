@@ -12,22 +12,25 @@ HOUSE = Path(__file__).parent.parent / "tracesvc"
 MAX_LINES = 600
 
 # room: the rooms that it may import, at any depth of a function too. "face" is tracesvc/__init__.py.
-BASE = {"events", "format", "recorder", "sinks", "model"}
-QUESTIONS = {"analysis", "export", "rewrite", "model", "format", "events"}
+BASE = {"events", "format", "recorder", "sinks", "control", "model"}
+QUESTIONS = {"analysis", "export", "plot", "rewrite", "model", "format", "events"}
 ROOMS: dict[str, set[str]] = {
     "events": set(),
     "format": {"events"},
     "recorder": {"format", "events"},
     "sinks": {"recorder", "format", "events"},
+    "control": {"face", "sinks", "recorder", "format", "events"},
     "model": {"format", "events"},
     "analysis": {"model", "format", "events"},
     "export": {"model", "format", "events"},
+    "plot": {"model", "format", "events"},
     "rewrite": {"model", "format", "events"},
     "store": {"model", "format", "events"},
     "service": {"store", *QUESTIONS},
     "demo": {"face", "sinks", "format"},
     "cli": {"demo", "service", "store", "face", *QUESTIONS, *BASE},
     "testing": {"face", *QUESTIONS, *BASE},
+    "asgi": {"control"},
     "face": BASE,
     "__main__": {"cli"},
 }
@@ -40,6 +43,8 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "recorder": ({"trio", "msgpack", "outcome"}, set()),  # outcome is what trio hands to a task
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
+    "control": ({"trio"}, set()),
+    "control/line.py": ({"trio"}, {"httpx2"}),
     "model": (set(), {"numpy"}),
     "model/columns.py": (
         {"numpy"},
@@ -53,12 +58,14 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"numpy"}, {"pyarrow", "httpx2"}),
+    "plot": ({"numpy"}, {"resvg_py"}),
     "rewrite": (set(), set()),
     "store": ({"trio", "msgpack"}, {"nats", "obstore", "pyarrow"}),
     "service": ({"trio", "msgpack", "numpy", "starlette", "anycorn"}, {"hypercorn", *ZSTD}),
     "demo": ({"trio", "anycorn", "starlette", "httpx2"}, set()),
     "cli": ({"click", "rich"}, {"trio", "httpx2", "msgpack", "starlette", "anycorn", "hypercorn"}),
     "testing": ({"trio", "pytest"}, set()),
+    "asgi": (set(), set()),
     "face": (set(), set()),
     "__main__": (set(), set()),
 }

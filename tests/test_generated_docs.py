@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from tracesvc.events import EVENTS, FrameKind, LossCause, Reason
+from tracesvc.model.states import TABLE
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -22,9 +23,24 @@ def test_the_page_of_events_is_up_to_date():
     assert (DOCS / "events.md").read_text(encoding="utf-8") == made, "run: python -m docs.generate"
 
 
+def test_the_diagram_of_states_is_up_to_date_and_has_every_move():
+    made = generator().diagram.draw()
+    assert (DOCS / "states.svg").read_text(encoding="utf-8") == made, "run: python -m docs.generate"
+    assert made.count("marker-end") == sum(map(len, TABLE.values()))
+    for row in TABLE.values():
+        for event in row:
+            assert f">{event}</text>" in made
+
+
 def test_the_page_of_tables_is_up_to_date():
     made = generator().tables_page()
     assert (DOCS / "tables.md").read_text(encoding="utf-8") == made, "run: python -m docs.generate"
+
+
+def test_the_vocabulary_of_the_page_is_up_to_date():
+    made = generator()
+    text = made.VOCABULARY.read_text(encoding="utf-8")
+    assert text == made.vocabulary(), "run: python -m docs.generate"
 
 
 def test_the_page_of_events_names_everything_there_is():

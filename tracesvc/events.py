@@ -19,6 +19,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -29,11 +30,13 @@ from typing import (
 __all__ = [
     "EVENTS",
     "FRAME_KINDS",
+    "CancelSource",
     "Event",
     "Field",
     "FrameKind",
     "Frames",
     "LossCause",
+    "Outcome",
     "ProcKind",
     "Reason",
     "Storage",
@@ -70,6 +73,7 @@ class Field:
 TaskId = Annotated[int, Storage.INT, "task"]
 WakerId = Annotated[int, Storage.INT, "waker"]
 NurseryId = Annotated[int, Storage.INT, "nursery"]
+ScopeId = Annotated[int, Storage.INT, "scope"]
 ObjectId = Annotated[int, Storage.INT, "object"]
 SpanId = Annotated[int, Storage.INT, "span"]
 RegionId = Annotated[int, Storage.INT, "region"]
@@ -83,6 +87,18 @@ Attributes = Annotated[dict[str, Any] | None, Storage.DATA, "attributes"]
 Frames = tuple[tuple[str, str, int], ...]
 """a stack: (function, file, line), innermost first, at most 64; () for none"""
 Stack = Annotated[Frames, Storage.STACK, "stack"]
+
+
+class _Told(enum.IntEnum):
+    """Numbers that each have a meaning."""
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str = "") -> Self:
+        self = int.__new__(cls, number)
+        self._value_ = number
+        self.meaning = meaning
+        return self
 
 
 class Reason(enum.IntEnum):
@@ -117,7 +133,7 @@ class Reason(enum.IntEnum):
         return self
 
 
-class WakeCause(enum.IntEnum):
+class WakeCause(_Told):
     """What made a blocked task runnable."""
 
     UNKNOWN = (
@@ -137,13 +153,26 @@ class WakeCause(enum.IntEnum):
     CANCEL = 5, "a cancellation that the waker asked for"
     SIGNAL = 6, "a signal: `trio.open_signal_receiver`, or Ctrl-C"
 
-    meaning: str
 
-    def __new__(cls, number: int, meaning: str = "") -> WakeCause:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
+class CancelSource(_Told):
+    """What had a cancel scope cancelled."""
+
+    UNKNOWN = 0, "not known"
+    CALLED = 1, "`CancelScope.cancel` was called"
+    DEADLINE = 2, "its deadline passed"
+    ERROR = 3, "an exception reached its nursery: that of a child, or of the nursery's own body"
+    INTERRUPT = 4, "Ctrl-C came up while the nursery waited for its children"
+    SHUTDOWN = 5, "the run ends: trio cancels its system tasks"
+    ABANDONED = 6, "its task ended and left the nursery open"
+
+
+class Outcome(_Told):
+    """How a task ended."""
+
+    UNKNOWN = 0, "not known: nobody looked"
+    RETURNED = 1, "its function returned"
+    RAISED = 2, "an exception left it: the `task_error` before it says which"
+    CANCELLED = 3, "`trio.Cancelled` left it"
 
 
 class TaskState(enum.IntEnum):
@@ -179,17 +208,31 @@ class LossCause(enum.IntEnum):
     CRASH = 6, "the process ended before they were handed over"
     DAMAGE = 7, "a frame was damaged on its way"
     NO_MEMORY = 8, "the process had no memory left to record them in"
+    SAMPLED = (
+        9,
+        "annotations that the tracer left out, one of a few being kept, for the sake of its budget",
+        True,
+    )
+    OVER_BUDGET = 10, "the tracer was over its budget and recorded nothing of this stretch"
 
     meaning: str
+    keeps_state: bool
+    """whether what is known of tasks, spans and regions stays true without them; they lie anywhere in their interval"""
 
-    def __new__(cls, number: int, meaning: str = "") -> LossCause:
+    def __new__(cls, number: int, meaning: str = "", keeps_state: bool = False) -> LossCause:
         self = int.__new__(cls, number)
         self._value_ = number
         self.meaning = meaning
+        self.keeps_state = keeps_state
         return self
 
+    @classmethod
+    def loses_track(cls, number: int) -> bool:
+        """Whether after a loss of the cause ``number`` (which may be none) the state is not known."""
+        return number not in set(cls) or not cls(number).keeps_state
 
-class FrameKind(enum.IntEnum):
+
+class FrameKind(_Told):
     """The kinds of frame a stream consists of."""
 
     HEADER = 1, "what was traced, by whom, with which vocabulary; first frame of a session"
@@ -204,14 +247,6 @@ class FrameKind(enum.IntEnum):
         "sequence numbers that were emitted and are not in the stream, with cause and interval",
     )
     END = 9, "end mark: the session was stopped; final clock sync and totals"
-
-    meaning: str
-
-    def __new__(cls, number: int, meaning: str = "") -> FrameKind:
-        self = int.__new__(cls, number)
-        self._value_ = number
-        self.meaning = meaning
-        return self
 
 
 FRAME_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
@@ -337,6 +372,8 @@ class TaskExit(Event):
     """The task finished; ends its step."""
 
     task: TaskId
+    outcome: Annotated[int, Storage.INT, "outcome"] = 0
+    """an `Outcome`; 0 where the writer did not know this field"""
 
 
 # --- the run loop --------------------------------------------------------------------------------
@@ -479,3 +516,83 @@ class Overhead(Event):
     level: Annotated[int, Storage.INT, "overhead level"]
     share: Value
     left_out: Name
+
+
+# --- structured concurrency ----------------------------------------------------------------------
+
+
+@_event(25)
+class NurseryOpen(Event):
+    """A task opened a nursery (or had it open already when tracing began)."""
+
+    task: TaskId
+    nursery: NurseryId
+
+
+@_event(26)
+class NurseryClose(Event):
+    """A nursery is over: its body and its ``children`` tasks have ended, and ``errors`` exceptions leave it."""
+
+    task: TaskId
+    nursery: NurseryId
+    children: Number
+    errors: Number
+
+
+@_event(27)
+class TaskError(Event):
+    """An exception reached a nursery: that of a task which it ends, or of its body, where ``task`` has opened it."""
+
+    task: TaskId
+    nursery: NurseryId
+    exception: Annotated[str, Storage.STRING, "exception"]
+    message: Annotated[str, Storage.STRING, "message"]
+
+
+@_event(28)
+class CancelRequest(Event):
+    """A cancel scope was cancelled: ``scope`` of ``task``, that of its ``nursery`` maybe, by ``requester``."""
+
+    scope: ScopeId
+    task: TaskId
+    requester: Annotated[int, Storage.INT, "requester"]
+    source: Annotated[int, Storage.INT, "cancel source"]
+    nursery: NurseryId
+    timeout: Annotated[int, Storage.INT, "timeout"]
+    why: Annotated[str, Storage.STRING, "why"]
+
+
+@_event(29)
+class TaskCancelled(Event):
+    """A task is resumed with ``trio.Cancelled``, because ``scope`` was cancelled; follows its TaskRunnable, if any."""
+
+    task: TaskId
+    scope: ScopeId
+
+
+@_event(30)
+class ScopeOpen(Event):
+    """A task entered a cancel scope; those of nurseries too."""
+
+    task: TaskId
+    scope: ScopeId
+    timeout: Annotated[int, Storage.INT, "timeout"]
+    shield: Annotated[int, Storage.INT, "shield"]
+
+
+@_event(31)
+class ScopeClose(Event):
+    """A task left a cancel scope."""
+
+    task: TaskId
+    scope: ScopeId
+    caught: Annotated[int, Storage.INT, "caught"]
+
+
+@_event(32)
+class ObjectName(Event):
+    """The program calls an object by a name: ``tracesvc.watch``."""
+
+    kind: ReasonNumber
+    object: ObjectId
+    name: Name

@@ -6,7 +6,7 @@ import pytest
 
 from tests.model.small import BEGIN, LOCK, Small
 from tracesvc.events import EVENTS, TaskState
-from tracesvc.model.states import AFTER, TABLE, State, diagram
+from tracesvc.model.states import AFTER, TABLE, State
 from tracesvc.model.verify import verify
 
 EVENTS_OF_TASKS = (
@@ -71,14 +71,3 @@ def test_verify_goes_by_the_table(state, event):
     if event == "task_waiting":  # legal only for what was there before the tracer
         legal = False
     assert after.ok == legal
-
-
-def test_the_diagram_has_every_move():
-    text = diagram()
-    assert text.startswith("```mermaid\nstateDiagram-v2\n")
-    assert "    [*] --> NEW: task_create\n" in text
-    assert "    RUNNING --> [*]: task_exit\n" in text
-    assert text.count("-->") == sum(map(len, TABLE.values()))
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + sum(max(1, len(row)) for row in TABLE.values())
-    assert {line.count("|") for line in rows} == {5}

@@ -16,9 +16,6 @@ INSPECTS_INSTRUMENTS = {
     "trio._core._tests.test_instrumentation::test_instrument_that_raises_on_getattr": (
         "counts the instruments of its own run, and the tracer's is one of them"
     ),
-    "trio._tests.test_scheduler_determinism::test_the_trio_scheduler_is_deterministic_if_seeded": (
-        "all runs of a process draw from one generator of random numbers, and the reader's, in its thread, does too"
-    ),
 }
 """tests that cannot pass while anything traces, and why"""
 

@@ -1,11 +1,9 @@
-import sys
-import types
 import uuid
 
 import pytest
 
 from tests.service.helpers import problem, running
-from tests.streams import joined, name_of, session
+from tests.streams import session
 
 
 @pytest.fixture
@@ -72,41 +70,3 @@ async def test_an_unknown_path_or_method(service):
 async def test_health_and_readiness(service):
     assert (await service.get("/healthz")).json() == {"status": "ok"}
     assert (await service.get("/readyz")).json() == {"status": "ready"}
-
-
-async def test_the_summary_is_that_of_the_analysis(tmp_path, monkeypatch):
-    seen = []
-
-    class Summary:
-        def as_dict(self):
-            return {"tasks": 7}
-
-    def read(path):
-        seen.append(path)
-        return "trace"
-
-    def summarize(trace):
-        assert trace == "trace"
-        return Summary()
-
-    monkeypatch.setitem(sys.modules, "tracesvc.model", types.SimpleNamespace(read=read))
-    monkeypatch.setitem(
-        sys.modules, "tracesvc.analysis", types.SimpleNamespace(summarize=summarize)
-    )
-    async with running(tmp_path) as service:
-        name = await service.keep(session(5))
-        for _ in range(3):
-            assert (await service.get(f"/v1/sessions/{name}/summary")).json() == {"tasks": 7}
-    assert seen == [tmp_path / "sessions" / name / "00000000000000000000.trace"]
-
-
-async def test_a_session_is_deleted(service):
-    frames = session(50)
-    name = await service.keep(frames)
-    answer = await service.client.delete(f"/v1/sessions/{name}")
-    assert (answer.status_code, answer.content) == (204, b"")
-    problem(await service.get(f"/v1/sessions/{name}"), 404, "unknown-session")
-    problem(await service.client.delete(f"/v1/sessions/{name}"), 404, "unknown-session")
-    name = name_of(frames)
-    await service.post(name, 0, joined(frames[:-1]))
-    problem(await service.client.delete(f"/v1/sessions/{name}"), 409, "session-live")

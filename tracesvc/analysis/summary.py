@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tracesvc.analysis.loops import Loop, together
+from tracesvc.analysis.overhead import Change
 from tracesvc.analysis.pieces import Annotated, Gc, ThreadCalls
 from tracesvc.analysis.survey import Survey
 from tracesvc.analysis.tasks import Step, TaskTime
 from tracesvc.analysis.values import CounterValues, Logs
 from tracesvc.events import EVENTS
+from tracesvc.model.choice import Choice
 from tracesvc.model.losses import Broken, Lost
 from tracesvc.model.reader import Trace
 
@@ -58,6 +60,10 @@ class Summary:
     """calls in worker threads by function, the most time first"""
     counters: dict[str, CounterValues]
     logs: Logs
+    choice: Choice
+    """what was chosen to be recorded"""
+    overhead: list[Change]
+    """when the tracer left out more, or less, to keep to its budget; the first 100"""
     losses: dict[str, Lost]
     """by cause"""
     missing: int
@@ -133,6 +139,8 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
         threads=survey.calls.result(),
         counters=survey.counters.result(),
         logs=survey.messages.result(),
+        choice=Choice() if session is None else session.choice,
+        overhead=survey.overhead.result(),
         losses=survey.walk.books.lost,
         missing=survey.walk.books.missing,
         damage=survey.walk.books.damage,

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from tracesvc.analysis.loops import LoopTimes
+from tracesvc.analysis.overhead import Changes
 from tracesvc.analysis.pieces import Annotations, Calls, Collections
 from tracesvc.analysis.tasks import TaskTimes
 from tracesvc.analysis.values import Counters, Messages
@@ -34,6 +35,7 @@ class Survey:
         self.collections: Final = Collections()
         self.counters: Final = Counters()
         self.messages: Final = Messages()
+        self.overhead: Final = Changes()
         self.types: Final[Tally[int]] = Tally()
         self.ends: dict[int, int] = {}
         """run with live tasks -> ns of the last that is known of it"""
@@ -81,3 +83,4 @@ class Survey:
         self.collections.add(columns)
         self.counters.add(columns)
         self.messages.add(columns)
+        self.overhead.add(columns)

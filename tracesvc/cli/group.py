@@ -11,6 +11,9 @@ __all__ = ["group"]
 
 COMMANDS: Final = {
     "run": "Trace an unmodified program.",
+    "attach": "Trace a program that runs already.",
+    "top": "The tasks of a program or a session, live.",
+    "trace": "Have programs traced from afar, by a service.",
     "summary": "What a trace says: tasks, spans, the loop, losses.",
     "why": "Why a span took so long, across tasks and wake-ups.",
     "tasks": "The tree of tasks at an instant.",
@@ -20,6 +23,7 @@ COMMANDS: Final = {
     "diff": "What became slower from one trace to another.",
     "query": "SQL over the tables of a trace.",
     "tail": "Events as they come, from a file or a service.",
+    "plot": "A picture of a trace, for a bug report.",
     "export": "A trace in the format of another tool.",
     "import": "A trace of Go's tracer, as one of ours.",
     "cut": "The part of a trace between two times.",

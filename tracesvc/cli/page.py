@@ -41,6 +41,7 @@ class Page:
         self._gc()
         self._counters()
         self._logs()
+        self._overhead()
         self._missing()
 
     def _say(self, text: str, style: str = "") -> None:
@@ -87,6 +88,8 @@ class Page:
         )
         if not s.ended:
             self._say("not ended: the trace is being written, or its program was killed", "yellow")
+        for note in s.choice.notes():
+            self._say(note, "yellow")
 
     def _tasks(self) -> None:
         tasks = self._summary.tasks
@@ -207,6 +210,16 @@ class Page:
         self._show(rows)
         levels = ", ".join(f"{count:,} {LEVELS.get(n, n)}" for n, count in logs.levels.items())
         self._say(f"messages in all: {levels}", "dim")
+
+    def _overhead(self) -> None:
+        changes = self._summary.overhead
+        if not changes:
+            return
+        rows = table(self._console, "Overhead", "time", "of the budget", "left out", right=[1])
+        for change in changes[:ROWS]:
+            left_out = change.left_out or "nothing"
+            rows.row(self._clock(change.time), f"{change.share:.2f} x", left_out)
+        self._show(rows, len(changes) - ROWS)
 
     def _missing(self) -> None:
         s = self._summary

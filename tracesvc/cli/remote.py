@@ -68,6 +68,24 @@ class Service:
                 return str(found[0]["session"])
         raise click.ClickException(f"{self.url} has no session")
 
+    def wait_for(self, session: str, patience: float) -> None:
+        """Until the service has the first of a session; at most ``patience`` seconds."""
+        until = time.monotonic() + patience
+        path = f"{self.url}/v1/sessions/{quote(session, safe='')}"
+        with _client() as client, _one_line(self.url):
+            while (answer := client.get(path)).status_code == 404 and time.monotonic() < until:
+                time.sleep(0.1)
+            _demand_success(answer, self.url)
+
+    def command(self, source: str, what: dict[str, Any]) -> list[dict[str, Any]]:
+        """Have programs do something; what each of them says to it."""
+        path = f"{self.url}/v1/sources/{quote(source, safe='')}/commands"
+        with _client() as client, _one_line(self.url):
+            answer = client.post(path, json=what)
+            _demand_success(answer, self.url)
+            results: list[dict[str, Any]] = answer.json()["results"]
+            return results
+
     @contextmanager
     def opened(self, session: str) -> Iterator[BinaryIO]:
         """What is stored of a session now, as a file to read from front to back."""

@@ -1,45 +1,15 @@
-"""Points in time as people write them, and times of a trace as people read them."""
+"""Points in time and durations on a command line."""
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-from tracesvc.cli.words import clock
-from tracesvc.model.words import duration
-
-if TYPE_CHECKING:
-    from tracesvc.model.reader import Trace
+from tracesvc.model import times
+from tracesvc.model.times import HELP
 
 __all__ = ["HELP", "LENGTH", "Clock", "Length"]
-
-HELP: Final = (
-    "12.5s or 300ms after the beginning, 23:28:14.03 of the day, or @NS of the trace's clock"
-)
-
-_UNITS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "min": 60 * 10**9,
-}
-_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|min)?")
-_OF_DAY: Final = re.compile(r"(\d\d?):(\d\d):(\d\d)(?:\.(\d{1,9}))?")
-
-
-def _length(text: str) -> int | None:
-    match = _LENGTH.fullmatch(text.strip())
-    if match is None:
-        return None
-    whole, _, part = match[1].partition(".")
-    unit = _UNITS[match[2] or "s"]
-    # In whole numbers: a double does not hold a ns of a day.
-    return int(whole) * unit + (int(part) * unit // 10 ** len(part) if part else 0)
 
 
 class Length(click.ParamType):  # type: ignore[type-arg]
@@ -52,50 +22,20 @@ class Length(click.ParamType):  # type: ignore[type-arg]
     ) -> int:
         if isinstance(value, int):
             return value
-        ns = _length(str(value))
-        if ns is None:
-            self.fail(f"{value!r} is no duration like 10ms or 1.5s", param, ctx)
-        return ns
+        try:
+            return times.parse_duration(str(value))
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 LENGTH: Final = Length()
 
 
-class Clock:
-    """Turns times of a trace into those of the day and back."""
-
-    def __init__(self, trace: Trace) -> None:
-        header = trace.header
-        self.begin = 0 if header is None else header.monotonic
-        """ns of the beginning, by the clock of the trace"""
-        self._wall = None if header is None else header.wall - header.monotonic
-
-    def text(self, time: int) -> str:
-        """Time of day; where the trace does not tell, the time since its beginning."""
-        if self._wall is None:
-            return duration(time - self.begin)
-        return clock(self._wall + time)
+class Clock(times.Clock):
+    """Turns times of a trace into those of the day and back; what is no time is an error of usage."""
 
     def parse(self, text: str) -> int:
-        """ns by the clock of the trace.
-
-        Raises:
-          click.UsageError: the text is no point in time.
-        """
-        if text.startswith("@") and text[1:].isdigit():
-            return int(text[1:])
-        length = _length(text.removeprefix("+"))
-        if length is not None:
-            return self.begin + length
-        match = _OF_DAY.fullmatch(text.strip())
-        if match is None or self._wall is None:
-            raise click.UsageError(f"{text!r} is no point in time: {HELP}")
-        began = datetime.fromtimestamp((self._wall + self.begin) // 10**9, UTC).astimezone()
-        hour, minute, second = int(match[1]), int(match[2]), int(match[3])
-        if hour > 23 or minute > 59 or second > 59:
-            raise click.UsageError(f"{text!r} is no time of day")
-        then = began.replace(hour=hour, minute=minute, second=second)
-        if then < began.replace(microsecond=0) - timedelta(hours=12):
-            then += timedelta(days=1)  # a trace that goes past midnight
-        part = int((match[4] or "0").ljust(9, "0"))
-        return int(then.timestamp()) * 10**9 + part - self._wall
+        try:
+            return super().parse(text)
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from None

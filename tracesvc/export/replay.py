@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tracesvc.events import FrameKind, ProcKind, ProcStart
+from tracesvc.events import FrameKind, LossCause, ProcKind, ProcStart
 from tracesvc.export.books import Books
 from tracesvc.export.lives import Lives, Moves, Row, raw_moves
 from tracesvc.format import Batch, Damage, Generation, Header, Item, LossRow, Procs, Snapshot
@@ -158,7 +158,7 @@ class Replay:
             case Loss(rows):
                 for loss in rows:
                     self._next.losses.append(loss)
-                    if self.books.loss(loss):
+                    if self.books.loss(loss) and LossCause.loses_track(loss.cause):
                         self._gap(loss.proc, loss.start)
             case Snapshot() as part:
                 self._snapshot(part)

@@ -26,7 +26,6 @@ import msgpack
 from tracesvc.events import FrameKind
 from tracesvc.format import zstd
 from tracesvc.format.errors import FormatError
-from tracesvc.format.native import frames as native
 
 __all__ = [
     "HEADER_SIZE",
@@ -39,7 +38,6 @@ __all__ = [
     "encode_frame",
 ]
 
-crc32: Final = native.crc32 if native is not None and native.folds else zlib.crc32
 MARKER: Final = b"\x96\xa4tsvc"
 HEADER_SIZE: Final = 23
 MAX_FRAME: Final = 512 << 10
@@ -127,7 +125,7 @@ class Damage:
 def _checksum(kind: int, flags: int, number: int, body: bytes | memoryview) -> bytes:
     checked = bytes((kind, flags, 0xCE)) + number.to_bytes(4, "big")
     length = b"\xc6" + len(body).to_bytes(4, "big")
-    return crc32(body, crc32(length, crc32(checked))).to_bytes(4, "big")
+    return zlib.crc32(body, zlib.crc32(length, zlib.crc32(checked))).to_bytes(4, "big")
 
 
 def _seal(kind: int, flags: int, number: int, body: bytes) -> bytes:
@@ -168,6 +166,18 @@ def compress(data: bytes, level: int = 6) -> bytes:
     if len(body) >= len(data) - HEADER_SIZE:
         return data
     return _seal(data[6], data[7] | COMPRESSED, int.from_bytes(data[9:13], "big"), body)
+
+
+def uncompress(data: bytes) -> bytes:
+    """The same frame with its body as it was before `compress`.
+
+    Raises:
+      FormatError: it cannot be decompressed.
+    """
+    if not data[7] & COMPRESSED:
+        return data
+    body = zstd.decompress(data[HEADER_SIZE:], MAX_FRAME - HEADER_SIZE)
+    return _seal(data[6], data[7] & ~COMPRESSED, int.from_bytes(data[9:13], "big"), body)
 
 
 def parse_header(
@@ -288,7 +298,7 @@ class FrameDecoder:
             return "truncated" if self._closed else None
         with memoryview(buffer) as view:
             data = bytes(view[at : at + HEADER_SIZE + length])
-        if crc32(memoryview(data)[18:], crc32(data[6:13])) != crc:
+        if zlib.crc32(memoryview(data)[18:], zlib.crc32(data[6:13])) != crc:
             return "wrong checksum"
         return Frame(kind, number, data, self._start + at)
 

@@ -91,6 +91,8 @@ class Annotations:
         """ends that came before their begin: time, and how to complain about them"""
         self._unknown: dict[tuple[str, int], Complain] = {}
         """references to what has not come by yet"""
+        self.partial = False
+        """not all tasks are recorded: one that is named need not come by"""
         self.blind = False
         """something is missing: a begin that never comes proves nothing"""
 
@@ -129,6 +131,8 @@ class Annotations:
         """An event names a task, span or region."""
         if number < 0:
             complain("id", f"{kind} {number}")
+        elif kind == "task" and self.partial:
+            return
         elif number and number not in self._seen[kind] and len(self._unknown) < MAX_PENDING:
             self._unknown.setdefault((kind, number), complain.kept())
 

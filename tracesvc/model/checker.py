@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracesvc.events import ProcKind
+from tracesvc.events import LossCause, ProcKind
 from tracesvc.format import Batch, End, Frame, LossRow, ProcRow, Snapshot
 from tracesvc.format.records import digest_of
 from tracesvc.model.annotations import Annotations
@@ -38,6 +38,10 @@ class Checker:
         self._whole = True
         """the stream has all of the session"""
 
+    def some_tasks(self) -> None:
+        """The header says that not all tasks are recorded."""
+        self._annotations.partial = True
+
     # --- state that is missing -------------------------------------------------------------------
 
     @property
@@ -65,6 +69,7 @@ class Checker:
         proc = self._procs.get(number)
         if proc is None:
             proc = Proc(number, self.place, self._annotations, self._nurseries)
+            proc.run.partial = self._annotations.partial
             self._procs[number] = proc
             self.ledgers[number] = proc.ledger
         return proc
@@ -100,9 +105,11 @@ class Checker:
         proc = self._proc(row.proc)
         if row.cause not in BY_THE_RECORDER:
             proc.digest = None
-        if proc.ledger.loss(row):
-            proc.lose_track()
-        self.blind()
+        gap = proc.ledger.loss(row)
+        if LossCause.loses_track(row.cause):
+            if gap:
+                proc.lose_track()
+            self.blind()
 
     def end(self, end: End) -> None:
         """The end mark."""

@@ -16,6 +16,8 @@ BY_THE_RECORDER: Final = {
     LossCause.NO_READER,
     LossCause.CRASH,
     LossCause.NO_MEMORY,
+    LossCause.SAMPLED,
+    LossCause.OVER_BUDGET,
 }
 """causes that a proc's own account counts; the others are those of a sink, or of what lies behind it"""
 
@@ -64,7 +66,8 @@ class Ledger:
         if not 0 <= row.first <= row.last or row.start > row.end:
             self._complain("loss", f"a loss of events {row.first} to {row.last} cannot be")
             return False
-        if row.first >= self.next and row.start < self.time:
+        anywhere = not LossCause.loses_track(row.cause)
+        if row.first >= self.next and row.start < self.time and not anywhere:
             self._complain("loss", "a loss that is older than the event before it")
         self.account.lose(row.cause, row.last - row.first + 1)
         self._announced.append(row)

@@ -11,7 +11,7 @@ those that are WAITING.  After events were lost, a task is in `UNKNOWN` until it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeAlias
 
@@ -278,6 +278,20 @@ class PhaseMaker:
         after = before.copy()
         after[_TIME], after[_KIND] = np.maximum(before[_TIME], time), BY_SNAPSHOT
         self._live = self._live[:, ~mine]
+        return _phases(before, after)
+
+    def open(self, time: int) -> Phases:
+        """What the live tasks are in at ``time`` (ns), as if it ended there; a look that changes nothing."""
+        after = self._live.copy()
+        after[_TIME], after[_KIND] = np.maximum(after[_TIME], time), BY_SNAPSHOT
+        return _phases(self._live, after)
+
+    def so_far(self, ends: Mapping[int, int]) -> Phases:
+        """What the live tasks are in, up to the ``ends`` of their runs; nothing is ended by it."""
+        before = self._live
+        after = before.copy()
+        until = np.array([ends[proc] for proc in before[_PROC].tolist()], np.int64)
+        after[_TIME], after[_KIND] = np.maximum(before[_TIME], until), BY_SNAPSHOT
         return _phases(before, after)
 
     def procs(self) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from tracesvc.events import EVENTS, ProcKind
+from tracesvc.events import EVENTS, ProcKind, Reason
 from tracesvc.model.annotations import Annotations, Open
 from tracesvc.model.ledger import Ledger
 from tracesvc.model.tasks import Nurseries, Run
@@ -21,6 +21,8 @@ _OF_RUNS: Final = (
     *("step_start", "step_yield", "step_block", "task_exit"),
     *("io_wait_start", "io_wait_end"),
     *("task_stack", "step_stack"),
+    *("nursery_open", "nursery_close", "task_error"),
+    *("cancel_request", "task_cancelled", "scope_open", "scope_close"),
 )
 _ONLY_ON: Final = {
     **dict.fromkeys(_OF_RUNS, ProcKind.RUN),
@@ -28,6 +30,7 @@ _ONLY_ON: Final = {
 }
 ONLY_ON: Final = {n: _ONLY_ON[event.type] for n, event in EVENTS.items() if event.type in _ONLY_ON}
 """event type -> the kind of proc that it belongs to"""
+_KINDS: Final = {int(reason) for reason in Reason if reason.identity}
 _UNKNOWN: Final = -1
 """generation of a collection that may or may not be under way"""
 
@@ -122,6 +125,11 @@ class Proc:
         del time, left_out
         if level < 0 or not 0 <= share < math.inf:
             self._place("overhead", f"level {level} at a share of {share}")
+
+    def _object_name(self, time: int, kind: int, number: int, name: str) -> None:
+        del time
+        if number <= 0 or kind not in _KINDS:
+            self._place("object", f"object {number} of kind {kind} is called {name!r}")
 
     def _proc_stop(self, time: int) -> None:
         del time

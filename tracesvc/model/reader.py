@@ -11,7 +11,7 @@ import io
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -29,7 +29,7 @@ from tracesvc.format import (
     StreamDecoder,
 )
 from tracesvc.format.records import Loss
-from tracesvc.model.source import open_trace
+from tracesvc.model.choice import Choice
 
 if TYPE_CHECKING:
     from tracesvc.model.columns import Builder, Columns
@@ -63,6 +63,8 @@ class Session:
     """ns since the epoch"""
     monotonic: int | None
     """ns of the trace's clock at the same moment"""
+    choice: Choice = field(default_factory=Choice)
+    """what was chosen to be recorded"""
 
     def wall(self, time: int) -> int | None:
         """Time of day, in ns since the epoch, of a time in the trace (by the clocks at the start)."""
@@ -81,15 +83,14 @@ def read(source: Source) -> Trace:
                 print(event)
 
     Args:
-        source: A path (of a file, or of a directory with the segments of a session, as a service keeps them), an open
-            binary file (or anything with ``read(n)``), or the bytes themselves.
+        source: A path, an open binary file (or anything with ``read(n)``), or the bytes themselves.
 
     Raises:
         OSError: The file cannot be opened.
         TypeError: ``source`` is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        return Trace(open_trace(Path(source)), owned=True)
+        return Trace(Path(source).open("rb"), owned=True)
     if isinstance(source, bytes | bytearray | memoryview):
         return Trace(io.BytesIO(source), owned=True)
     if not callable(getattr(source, "read", None)):
@@ -173,7 +174,8 @@ class Trace:
         self._look_ahead()
         if self._header is not None:
             header = self._header
-            return Session(header.session, header.source, header.wall, header.monotonic)
+            choice = Choice.of(header.options)
+            return Session(header.session, header.source, header.wall, header.monotonic, choice)
         if self._decoder.session is not None:
             return Session(self._decoder.session, {}, None, None)
         return None

@@ -76,6 +76,16 @@ class Replay:
           FormatError: it is not a trace.
           OSError: it cannot be read.
         """
+        yield from self.more()
+        yield from self._rest()
+
+    def more(self) -> Iterator[Part]:
+        """What has ended up to the present end of the trace; to be called again when there is more of it.
+
+        Raises:
+          FormatError: it is not a trace.
+          OSError: it cannot be read.
+        """
         for piece in self.walk:
             match piece:
                 case Chunk(columns):
@@ -102,7 +112,19 @@ class Replay:
                     yield Part(phases=self.phases.end(proc, time), lives=self._lives.end(proc))
                 case Lost(row):
                     yield Part(losses=[row])
-        yield from self._rest()
+
+    def open(self) -> Part:
+        """What has not ended at the present end of the trace, as far as it has come; ends nothing."""
+        ends = {proc: self.walk.end_of(proc) for proc in self.phases.procs()}
+        return Part(
+            phases=self.phases.so_far(ends),
+            lives=self._lives.live,
+            spans=self._spans.rest(),
+            regions=self._regions.rest(),
+            calls=self._calls.rest(),
+            collections=self._collections.rest(),
+            io_waits=self._io_waits.rest(),
+        )
 
     def _chunk(self, columns: Columns) -> Part:
         part = Part(

@@ -29,7 +29,7 @@ from typing import Final
 
 from tracesvc.events import EVENTS, TaskState
 
-__all__ = ["AFTER", "TABLE", "State", "diagram"]
+__all__ = ["AFTER", "MEANING", "TABLE", "State"]
 
 
 class State(enum.IntEnum):
@@ -75,7 +75,7 @@ AFTER: Final[dict[str, State]] = {
 }
 """event -> the state that it leaves a task in, wherever it is legal; by it a check goes on after a violation"""
 
-_MEANING: Final = {
+MEANING: Final = {
     State.ABSENT: "not heard of",
     State.NEW: "runnable, no step yet",
     State.RUNNABLE: "in the run queue",
@@ -86,24 +86,3 @@ _MEANING: Final = {
 
 assert all(TABLE[a][e] is AFTER[e] for a in TABLE for e in TABLE[a])
 assert {event.type for event in EVENTS.values()} >= AFTER.keys()
-
-
-def diagram() -> str:
-    """The table as Markdown: a mermaid state diagram, and a table for who cannot draw it."""
-    lines = ["```mermaid", "stateDiagram-v2"]
-    for state, row in TABLE.items():
-        start = "[*]" if state is State.ABSENT else state.name
-        for event, after in row.items():
-            end = "[*]" if after is State.DEAD else after.name
-            lines.append(f"    {start} --> {end}: {event}")
-    lines += ["```", "", "| state | meaning | event | state after it |", "|---|---|---|---|"]
-    for state, row in TABLE.items():
-        name, meaning = f"`{state.name}`", _MEANING[state]
-        for event, after in row.items() or [("none", state)]:
-            known = event in row
-            lines.append(
-                f"| {name} | {meaning} | {f'`{event}`' if known else event} "
-                f"| {f'`{after.name}`' if known else ''} |"
-            )
-            name = meaning = ""
-    return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from typing import Final
 from tracesvc.events import Reason, WakeCause
 from tracesvc.format.records import TaskRow
 from tracesvc.model.states import AFTER, TABLE, State
+from tracesvc.model.structure import Structure
 
 __all__ = ["Nurseries", "Run", "Task"]
 
@@ -74,8 +75,11 @@ class Run:
         """its ProcStart has come by"""
         self.ready = 0
         """tasks in the run queue"""
+        self.partial = False
+        """only some tasks are recorded: parents and wakers may be others"""
         self._nurseries = nurseries
         self._complain = complain
+        self._structure: Final = Structure(complain)
 
     # --- gaps ------------------------------------------------------------------------------------
 
@@ -83,6 +87,7 @@ class Run:
         """Events are missing."""
         self.known = False
         self.running, self.waits, self.early = None, None, 0
+        self._structure.lose_track()
 
     def adopt(self, tasks: Iterable[Task]) -> None:
         """A snapshot says how it is."""
@@ -120,7 +125,7 @@ class Run:
     ) -> None:
         if task in self.tasks and self.known:
             self._complain("task", f"task {task} is created again")
-        if self.known and parent and parent not in self.tasks:
+        if self.known and parent and parent not in self.tasks and not self.partial:
             self._complain("parent", f"parent {parent} of task {task} does not live in this run")
         if parent < 0 or nursery < 0 or bool(parent) != bool(nursery):
             self._complain("nursery", f"task {task} with parent {parent} and nursery {nursery}")
@@ -136,6 +141,7 @@ class Run:
             self._complain("io", "a task is created while the run waits for I/O")
         self.tasks[task] = Task(task, parent, nursery, name, entry, State.NEW, time)
         self.ready += 1
+        self._structure.child(nursery)
 
     def task_waiting(self, time: int, task: int, reason: int, object_: int) -> None:
         if self.begun:
@@ -145,7 +151,8 @@ class Run:
     def task_runnable(self, time: int, task: int, waker: int, cause: int = 0) -> None:
         if self.known:
             running = self.running.id if self.running else 0
-            if waker != running:
+            other = self.partial and not running and waker not in self.tasks
+            if waker != running and not other:
                 what = f"task {running} runs" if running else "no task runs"
                 self._complain("waker", f"task {task} is woken by task {waker} while {what}")
         if cause in (_NEEDS_NO_WAKER if waker else _NEEDS_A_WAKER):
@@ -205,11 +212,85 @@ class Run:
         if found is not None:
             found.reason, found.object = reason, object_
 
-    def task_exit(self, time: int, task: int) -> None:
+    def task_exit(self, time: int, task: int, outcome: int = 0) -> None:
+        self._structure.task_exit(task, outcome)
         self._end_step("task_exit", task)
         self._step("task_exit", task, time)
         self.tasks.pop(task, None)
         self._nurseries.forget(task)
+
+    # --- structured concurrency ------------------------------------------------------------------
+
+    def _in_step(self, event: str, task: int) -> None:
+        """Only the task that runs can have done it; before the run's ProcStart, any that lives."""
+        if not self.known:
+            return
+        if self.running.id != task if self.running else self.begun or task not in self.tasks:
+            self._complain("running", f"{event} of task {task}, which does not run")
+
+    def nursery_open(self, time: int, task: int, nursery: int) -> None:
+        del time
+        self._in_step("nursery_open", task)
+        owner = self._nurseries.owner.get(nursery)
+        if owner not in (None, task):
+            self._complain("nursery", f"nursery {nursery} of task {owner} is opened by task {task}")
+        self._structure.nursery_open(task, nursery)
+
+    def nursery_close(self, time: int, task: int, nursery: int, children: int, errors: int) -> None:
+        del time
+        self._in_step("nursery_close", task)
+        self._structure.nursery_close(task, nursery, children, errors)
+
+    def task_error(self, time: int, task: int, nursery: int, exception: str, message: str) -> None:
+        del time, exception, message
+        self._lives("an exception", task)
+        self._structure.task_error(task, nursery)
+
+    def _lives(self, what: str, task: int) -> None:
+        if self.known and task not in self.tasks:
+            self._complain("task", f"{what} of task {task}, which there is not")
+
+    def cancel_request(
+        self,
+        time: int,
+        scope: int,
+        task: int,
+        requester: int,
+        source: int,
+        nursery: int,
+        timeout: int,
+        why: str,
+    ) -> None:
+        del time, why
+        running = self.running.id if self.running else 0
+        if self.known and self.begun and requester != running:
+            what = f"task {running} runs" if running else "no task runs"
+            self._complain("requester", f"scope {scope} is cancelled by {requester} while {what}")
+        if task:
+            self._lives("a scope", task)
+        if timeout < -1:
+            self._complain("scope", f"scope {scope} has a timeout of {timeout} ns")
+        self._structure.cancel_request(scope, task, source, nursery)
+
+    def task_cancelled(self, time: int, task: int, scope: int) -> None:
+        del time
+        found = self.tasks.get(task)
+        if self.known and (found is None or found.state not in (State.RUNNABLE, State.RUNNING)):
+            state = "which there is not" if found is None else f"which is {found.state.name}"
+            self._complain("task", f"task {task} is to be resumed with Cancelled, {state}")
+        self._structure.task_cancelled(task, scope)
+
+    def scope_open(self, time: int, task: int, scope: int, timeout: int, shield: int) -> None:
+        del time
+        self._in_step("scope_open", task)
+        self._structure.scope_open(task, scope, timeout, shield)
+
+    def scope_close(self, time: int, task: int, scope: int, caught: int) -> None:
+        del time
+        self._in_step("scope_close", task)
+        self._structure.scope_close(task, scope, caught)
+
+    # --- the loop --------------------------------------------------------------------------------
 
     def io_wait_start(self, time: int, timeout: int) -> None:
         if timeout <= 0:
@@ -238,7 +319,7 @@ class Run:
         elif self.running is not None:
             if task != self.running.id:
                 self._complain("annotation", f"by task {task} while task {self.running.id} runs")
-        elif task != self.last:
+        elif task != self.last and not (self.partial and task not in self.tasks):
             # The garbage collector or a signal handler may speak up just before the step is recorded.
             self.early = task
 

@@ -25,6 +25,7 @@ from tracesvc.format import (
     Strings,
 )
 from tracesvc.model.checker import Checker
+from tracesvc.model.choice import Choice
 from tracesvc.model.reader import Source, Trace, read
 from tracesvc.model.report import Report, Violation
 
@@ -170,6 +171,10 @@ class Verifier:
             self._add("header", "a header that is not the first frame")
         if header.monotonic < 0 or header.wall < 0:
             self._add("clock", "a clock before its epoch")
+        choice = Choice.of(header.options)
+        if choice.some_tasks:
+            self._checker.some_tasks()
+        self._report.notes += choice.notes()
 
     def _begin(self, generation: Generation) -> None:
         self._close_generation()

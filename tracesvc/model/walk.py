@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from tracesvc.events import ProcKind, ProcStart, ProcStop
+from tracesvc.events import LossCause, ProcKind, ProcStart, ProcStop
 from tracesvc.format import Batch, Damage, Generation, Header, Item, Loss, LossRow, Procs, Snapshot
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.model.columns import Columns
@@ -169,7 +169,7 @@ class Walk:
             case Loss(rows):
                 for loss in rows:
                     self._tick(loss.end)
-                    if self.books.loss(loss):
+                    if self.books.loss(loss) and LossCause.loses_track(loss.cause):
                         yield from self._gap(loss.proc, loss.start)
                     yield Lost(loss)
             case Snapshot() as snapshot:

@@ -17,6 +17,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import trio
+
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.session import local
@@ -75,6 +77,7 @@ if sys.version_info < (3, 12):
     _collecting: Final[list[int]] = []
     """the thread in which a collection is under way"""
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C that came up here would be swallowed
     def _collection_begins(phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
             _collecting[:] = (get_ident(),)
@@ -85,6 +88,7 @@ if sys.version_info < (3, 12):
                     gc.callbacks.remove(_collection_ends)
                 gc.callbacks.append(_collection_ends)
 
+    @trio.lowlevel.enable_ki_protection
     def _collection_ends(phase: str, info: dict[str, Any]) -> None:
         if phase == "stop":
             _collecting.clear()
@@ -191,10 +195,16 @@ class Span(_Work):
 
     def begin(self, session: Session, proc: Proc, task: int) -> None:
         """Record the begin in ``session``."""
-        attributes, size = _attributes(self._attributes)
+        name, given = self.name, self._attributes
+        if session.policy is not None:
+            kept = session.policy.work(self, proc, task)
+            if kept is None:
+                return
+            name, given = kept
+        attributes, size = _attributes(given)
         parent, self.begun_in = _known(self.outer, session), session
         session.open_spans.add(self.id)
-        rest = (task, cut_name(self.name), attributes)
+        rest = (task, cut_name(name), attributes)
         _emit(session, proc, (SpanBegin.number, now(), self.id, parent, rest), size)
 
     def __exit__(
@@ -234,7 +244,13 @@ class Region(_Work):
 
     def begin(self, session: Session, proc: Proc, task: int) -> None:
         """Record the begin in ``session``, as of ``task``."""
-        attributes, size = _attributes(self._attributes)
+        name, given = self.name, self._attributes
+        if session.policy is not None:
+            kept = session.policy.work(self, proc, task)
+            if kept is None:
+                return
+            name, given = kept
+        attributes, size = _attributes(given)
         self.task, self.begun_in = task, session
         self._key = task or -proc.number
         self._stack = session.open_regions.setdefault(self._key, [])
@@ -242,7 +258,7 @@ class Region(_Work):
         _emit(
             session,
             proc,
-            (RegionBegin.number, now(), self.id, task, (cut_name(self.name), attributes)),
+            (RegionBegin.number, now(), self.id, task, (cut_name(name), attributes)),
             size,
         )
 
@@ -322,6 +338,11 @@ def log(message: str, /, *, level: str | int = "info", **attributes: Any) -> Non
         if type(level) is int
         else LEVELS.get(cut_name(level), LEVELS["info"])
     )
+    if session.policy is not None:
+        kept = session.policy.log(proc, task, number, message, attributes)
+        if kept is None:
+            return
+        message, attributes = kept
     text, cut = cut_text(message, MAX_TEXT)
     values, size = _attributes(attributes)
     rest = (number, cut, text, values)
@@ -341,6 +362,8 @@ def counter(name: str, value: float, /) -> None:
         number = math.nan
     if not math.isfinite(number):
         repairs["counter without a number"] += 1
+        return
+    if session.policy is not None and not session.policy.counter(proc, task):
         return
     _emit(session, proc, (Counter.number, now(), cut_name(name), number, task))
 

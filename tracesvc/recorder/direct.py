@@ -20,6 +20,7 @@ from typing import Any, Final
 import trio
 
 from tracesvc.events import StepStart, TaskCreate, TaskExit
+from tracesvc.recorder import own_run
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.native import native as module
 from tracesvc.recorder.recording import HOOKS, Recording
@@ -189,7 +190,7 @@ def _try_out(native: bool) -> str:
         if runner.instruments is hooks._place[2]:  # type: ignore[index]
             raise RuntimeError("the table is not in place")
 
-    trio.run(main, instruments=[hooks, judge])
+    own_run.run(main, instruments=(hooks, judge))
     proc = hooks.proc
     if proc is None:
         return "its self-test was not recorded"

@@ -60,6 +60,7 @@ class Drain:
         self._generation = -1
         self._generation_began = 0
         self._events_since = 0
+        self._bytes_since = 0
         self._weight = 0
         self.rotate = True
         """begin a generation with the next buffer, whatever the time"""
@@ -89,22 +90,26 @@ class Drain:
 
     def count(self, frames: list[Frame]) -> list[Frame]:
         """Note what was delivered."""
+        size = sum(len(frame.data) for frame in frames)
         self.frames += len(frames)
-        self.bytes += sum(len(frame.data) for frame in frames)
+        self.bytes += size
+        self._bytes_since += size
         return frames
 
     # --- generations -----------------------------------------------------------------------------
 
-    def due(self, buffer: Buffer) -> bool:
-        """Whether a generation should begin before this buffer: after 1 s, once its events outweigh its snapshot."""
+    def due(self, buffer: Buffer, size: int = 0) -> bool:
+        """Whether a generation should begin before this buffer.
+
+        After 1 s, or ``size`` bytes where that is not 0; but only once its events outweigh its snapshot.
+        """
         if self._beginning and self._generation >= 0:
             return False
         if self.rotate:
             return True
-        newest = buffer.records.last_time
-        return bool(
-            newest - self._generation_began >= GENERATION and self._events_since >= self._weight
-        )
+        old = buffer.records.last_time - self._generation_began >= GENERATION
+        large = bool(size) and self._bytes_since >= size
+        return (old or large) and self._events_since >= self._weight
 
     def begin_generation(self) -> Iterator[list[Frame]]:
         """The frames that open a generation, in pieces that take under a millisecond each; exhaust it."""
@@ -113,7 +118,7 @@ class Drain:
         self.rotate = False
         self._generation += 1
         self._generation_began = now()
-        self._events_since, self._weight = 0, len(self._live)
+        self._events_since, self._bytes_since, self._weight = 0, 0, len(self._live)
         generation = Generation(self._generation, self._generation_began, wall(), self._session.id)
         yield self._writer.generation(generation, self._rows())
         for proc in self._live.runs:
@@ -208,6 +213,8 @@ class Drain:
             account = self._account(row.proc)
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
+            if not LossCause.loses_track(row.cause):
+                continue
             self.stale.add(row.proc)
             self._beginning.discard(row.proc)
             self._ends_lost = True

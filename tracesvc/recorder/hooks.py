@@ -74,7 +74,7 @@ class RunHooks(trio.abc.Instrument):
         self._token = trio.lowlevel.current_trio_token()
         self._before, local.proc = local.proc, proc
         self.thread = threading.get_ident()
-        self.recording = new_recording(proc, self._session.slow)
+        self.recording = new_recording(proc, self._session.slow, self._session.choice)
         if self.thread == threading.main_thread().ident and not isinstance(
             self.recording, Recording
         ):
@@ -137,7 +137,8 @@ class RunHooks(trio.abc.Instrument):
 
         def read() -> None:
             if proc.live and proc.session.open:
-                tree = read_tree()
+                choice = proc.session.choice
+                tree = read_tree(None if choice is None else choice.chosen)
                 answer(replace(tree, seq=proc.emitted))  # first: its last event may come by at once
                 proc.seal(everything=True)
 

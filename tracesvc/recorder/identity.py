@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Final
 
+import trio
+
 from tracesvc.recorder.native import native
 from tracesvc.recorder.texts import cut_name
 
@@ -64,4 +66,5 @@ def entry_of(coroutine: object) -> str:
 
 
 if native is not None:
-    native.texts(entry_of, cut_name)
+    # Protected: a Ctrl-C in what C calls would be swallowed.
+    native.texts(*map(trio.lowlevel.enable_ki_protection, (entry_of, cut_name)))

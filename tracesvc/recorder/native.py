@@ -55,6 +55,11 @@ _NUMBERS: Final[dict[str, int]] = {
 }
 
 
+@trio.lowlevel.enable_ki_protection
+def _protected() -> None:
+    """Python handles waiting signals as it enters here; trio delivers a Ctrl-C later. See ``csrc/signals.c``."""
+
+
 def _load() -> tuple[ModuleType | None, str]:
     if os.environ.get("TRACESVC_NATIVE") == "0":
         return None, "TRACESVC_NATIVE=0 is set"
@@ -67,7 +72,9 @@ def _load() -> tuple[ModuleType | None, str]:
         for number, event in EVENTS.items()
     }
     _native.configure(_NUMBERS, codes, bytes(number in ENDS for number in range(256)))
-    _native.stacks(make_stack, beyond)
+    protected = trio.lowlevel.enable_ki_protection  # a Ctrl-C in what C calls would be swallowed
+    _native.stacks(protected(make_stack), protected(beyond))
+    _native.signals(_protected)
     try:
         _native.shape(trio.lowlevel.Task, outcome.Error, trio.Cancelled)
     except TypeError as exc:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
+
+import trio
 
 from tracesvc.recorder import direct
+from tracesvc.recorder.choice import GROUPS, Choice, Tasks, named
 from tracesvc.recorder.hooks import PublicRunHooks, RunHooks
+from tracesvc.recorder.identity import number_of
 from tracesvc.recorder.native import native
+from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.records import AnyRecords, Records
+from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.source import program_name
 from tracesvc.recorder.texts import cut_name
 
@@ -28,6 +35,10 @@ class OptionKeywords(TypedDict, total=False):
     stacks: Literal["slow", "all", "off"]
     slow_block_s: float
     stall_s: float
+    groups: Collection[str] | None
+    tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None
+    spans: Collection[str] | None
+    redact: Redaction | None
     way: Literal["direct", "public"] | None
     native: bool | None
 
@@ -44,6 +55,11 @@ class Options:
         or more; ``"all"``; ``"off"``.
       slow_block_s: seconds.
       stall_s: seconds that a step may run before it is recorded what was running; 0: for ever.
+      groups: of events that are recorded, see `tracesvc.recorder.choice.GROUPS`; by default all.
+      tasks: that are recorded, with all below them: their names as patterns, nurseries (the tasks in them), tasks.
+        A pattern that begins with ``!`` leaves out; of several that fit a name the last one counts.
+      spans: names of the spans and regions that are recorded, as patterns of the same kind.
+      redact: what must not leave the program, see `tracesvc.Redaction`.
       way: into trio, ``"direct"`` or ``"public"``; by default direct where it is known to be safe.
       native: whether the native recorder is used; by default where it was built.
 
@@ -51,7 +67,8 @@ class Options:
     last two; they are for who wants to compare.
 
     Raises:
-      ValueError: one is out of its range.
+      TypeError: ``redact`` is no `tracesvc.Redaction`.
+      ValueError: one is out of its range, or no group is called so.
     """
 
     name: str | None = None
@@ -60,6 +77,10 @@ class Options:
     stacks: Literal["slow", "all", "off"] = "slow"
     slow_block_s: float = 0.001
     stall_s: float = 0.1
+    groups: Collection[str] | None = None
+    tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None = None
+    spans: Collection[str] | None = None
+    redact: Redaction | None = None
     way: Literal["direct", "public"] | None = None
     native: bool | None = None
 
@@ -76,8 +97,64 @@ class Options:
             raise ValueError(f"slow_block_s must be seconds, 0 or more, not {self.slow_block_s}")
         if not (self.stall_s == 0 or 0.001 <= self.stall_s < 1e9):
             raise ValueError(f"stall_s must be seconds, 0.001 or more, or 0, not {self.stall_s}")
+        self._check_choice()
+        if not isinstance(self.redact, Redaction | None):
+            raise TypeError(f"redact must be a tracesvc.Redaction, not {self.redact!r}")
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
+
+    def _check_choice(self) -> None:
+        for name in ("groups", "tasks", "spans"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a list, not one text")
+        unknown = sorted(set(self.groups or ()) - GROUPS.keys())
+        if unknown:
+            raise ValueError(f"there is no group {unknown[0]!r}, only {', '.join(GROUPS)}")
+        if self.tasks is not None and self.groups is not None and "scheduler" not in self.groups:
+            raise ValueError("some tasks can be recorded only with the group 'scheduler'")
+        for thing in self.tasks or ():
+            if not isinstance(thing, str | trio.Nursery | trio.lowlevel.Task):
+                raise TypeError(f"tasks takes names, nurseries and tasks; {thing!r} is none")
+
+    def choice(self) -> Choice | None:
+        """What is recorded; None: everything."""
+        if self.groups is None and self.tasks is None:
+            return None
+        groups = frozenset(GROUPS if self.groups is None else self.groups)
+        tasks = None if self.tasks is None else Tasks(self.tasks)
+        return Choice(groups, tasks if "scheduler" in groups else Tasks(()))
+
+    def policy(self, choice: Choice | None) -> Policy | None:
+        """What is decided of each annotation; None: nothing, all are recorded as they are."""
+        if choice is None and self.spans is None and self.redact is None:
+            return None
+        spans = None if self.spans is None else named(self.spans)
+        others = bool(self.spans) and all(pattern.startswith("!") for pattern in self.spans or ())
+
+        def is_recorded(name: object) -> bool:
+            wanted = None if spans is None or not isinstance(name, str) else spans(name)
+            return others if wanted is None else wanted
+
+        return Policy(
+            groups=frozenset(GROUPS) if choice is None else choice.groups,
+            tasks=None if choice is None or self.tasks is None else choice.chosen,
+            named=None if spans is None else is_recorded,
+            redaction=self.redact,
+        )
+
+    @property
+    def in_header(self) -> dict[str, Any]:
+        """What a trace says of them: sizes, and what is not in it."""
+        said: dict[str, Any] = {"buffer_events": self.buffer_events}
+        if self.groups is not None:
+            said["groups"] = [group for group in GROUPS if group in self.groups]
+        if self.tasks is not None:
+            said["tasks"] = [_said(thing) for thing in self.tasks]
+        if self.spans is not None:
+            said["spans"] = [cut_name(pattern) for pattern in self.spans]
+        if self.redact is not None:
+            said["redacted"] = True
+        return said
 
     @property
     def source_name(self) -> str:
@@ -88,6 +165,14 @@ class Options:
     def slow(self) -> int:
         """ns that a wait lasts whose stack is recorded; negative: none."""
         return {"slow": int(self.slow_block_s * 1e9), "all": 0, "off": -1}[self.stacks]
+
+
+def _said(thing: object) -> str:
+    if isinstance(thing, str):
+        return cut_name(thing)
+    if isinstance(thing, trio.Nursery):
+        return cut_name(f"<nursery {number_of(thing)} of {thing.parent_task.name}>")
+    return cut_name(f"<task {getattr(thing, 'name', '')}>")
 
 
 @dataclass(frozen=True, slots=True)

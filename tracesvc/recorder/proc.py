@@ -57,6 +57,8 @@ class Proc:
     __slots__ = (
         "_pending_loss",
         "_sealing",
+        "_skipped",
+        "_told",
         "capacity",
         "extend",
         "kind",
@@ -68,6 +70,7 @@ class Proc:
         "records",
         "sealed",
         "session",
+        "skipped",
         "thread",
     )
 
@@ -89,14 +92,20 @@ class Proc:
         """events taken out of the buffer so far: the sequence number of the first one in it"""
         self.lost: Final[Counter[LossCause]] = Counter()
         """events by cause"""
+        self.skipped: Final = bytearray()
+        """a byte for each annotation that was left out since the last block; appending one is atomic"""
+        self._skipped = 0
+        """of them, those that were taken out of it"""
         self.live = True
         self._pending_loss: list[LossRow] = []
+        self._told = now()
+        """ns, of the last event that found room"""
         self._sealing = threading.Lock()
 
     @property
     def emitted(self) -> int:
         """Events so far; the next sequence number."""
-        return self.sealed + self.records.events
+        return self.sealed + self._skipped + len(self.skipped) + self.records.events
 
     def start(self) -> None:
         self.extend((ProcStart.number, now(), self.kind, self.thread, self.name))
@@ -129,28 +138,44 @@ class Proc:
         finally:
             self._sealing.release()
 
+    def _enter_skipped(self) -> None:
+        """Tell of the annotations that were left out, as if all of them came before the next block that finds room."""
+        self._hold_skipped()
+        skipped, self._skipped = self._skipped, 0
+        if skipped:
+            self.sealed += skipped
+            first = self.sealed - skipped
+            self._lose(first, skipped, self._told, now(), LossCause.SAMPLED)
+
+    def _hold_skipped(self) -> None:
+        skipped = len(self.skipped)
+        self._skipped += skipped
+        del self.skipped[:skipped]
+
     def _seal_block(self, count: int) -> None:
         buffer = self.session.take_empty(self)
         block = self.session.take_spare() if isinstance(buffer, LossCause) else buffer.records
         missed = self.records.take(count, block)
-        first = self.sealed
-        self.sealed = first + count
         if isinstance(buffer, LossCause):
             if block.in_order(0):
                 start, end = block.first_time, block.last_time
             else:  # an emission was interrupted
                 times = flat(block)[1::SLOTS]
                 start, end = min(times), max(times)
-            self._lose(first, count, start, end, buffer)
+            self.sealed += count
+            self._lose(self.sealed - count, count, start, end, buffer)
             self.session.give_back(block)
+            self._hold_skipped()
         else:
-            buffer.proc, buffer.first = self, first
             buffer.lost = self.take_pending_loss()
+            buffer.proc, buffer.first = self, self.sealed
+            self.sealed += count
+            self._told = block.last_time
             self.session.submit(buffer)
         if missed:
             self.sealed += missed
             time = now()
-            self._lose(first + count, missed, time, time, LossCause.NO_MEMORY)
+            self._lose(self.sealed - missed, missed, time, time, LossCause.NO_MEMORY)
 
     def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
         """Enter a block that found no room; one row for what was lost in one go."""
@@ -171,6 +196,7 @@ class Proc:
         if self.live or self.records.events or not self._sealing.acquire(blocking=False):
             return []
         try:
+            self._enter_skipped()
             rows = self._pending_loss
             return self.take_pending_loss() if rows and rows[0].first == passed else []
         finally:
@@ -178,5 +204,6 @@ class Proc:
 
     def take_pending_loss(self) -> list[LossRow]:
         """What was lost since the last buffer that found room; the caller puts it into the stream."""
+        self._enter_skipped()
         rows, self._pending_loss = self._pending_loss, []
         return rows

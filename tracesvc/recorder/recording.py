@@ -37,6 +37,7 @@ from tracesvc.recorder.stacks import stack_of
 from tracesvc.recorder.tree import origin_of, task_id
 
 if TYPE_CHECKING:
+    from tracesvc.recorder.choice import Choice, Tasks
     from tracesvc.recorder.proc import Proc
 
 __all__ = ["ENTRY_TASK", "HOOKS", "LOOP_LAG", "RUN_QUEUE", "Recording", "new_recording"]
@@ -60,20 +61,30 @@ HOOKS: Final = (
 )
 
 
-def new_recording(proc: Proc, slow: int) -> Any:
+def new_recording(proc: Proc, slow: int, choice: Choice | None = None) -> Any:
     """What records one run into ``proc``: native where the proc's buffer is, else a `Recording`.
 
-    ``slow`` is how many ns a wait lasts whose stack is recorded; negative: no stacks.
+    ``slow`` is how many ns a wait lasts whose stack is recorded; negative: no stacks.  ``choice`` is what is recorded;
+    None: everything.
     """
-    sample = _sampler(proc)
-    if native is not None and isinstance(proc.records, native.Records):
-        return native.Hooks(
-            proc.records, proc.capacity, proc.seal, reason_of, sample, SAMPLE_EVERY, slow
-        )
-    return Recording(proc, sample, slow)
+    sample = _sampler(proc) if choice is None or "counters" in choice else _nothing
+    if native is None or not isinstance(proc.records, native.Records):
+        return Recording(proc, sample, slow, choice)
+    which: dict[str, Any] = {}
+    if choice is not None:
+        which["io"] = "io" in choice
+        if choice.tasks is not None:
+            which.update(choose=choice.tasks.choose, chosen=choice.tasks.chosen)
+    given = proc.records, proc.capacity, proc.seal, _reason_of, sample, SAMPLE_EVERY, slow
+    return native.Hooks(*given, **which)
+
+
+_reason_of: Final = trio.lowlevel.enable_ki_protection(reason_of)
+"""protected: a Ctrl-C in what C calls would be swallowed"""
 
 
 def _sampler(proc: Proc) -> Callable[[int], None]:
+    @trio.lowlevel.enable_ki_protection
     def sample(worst_pass: int) -> None:
         time, number = now(), Counter.number
         proc.extend((number, time, LOOP_LAG, worst_pass, 0))
@@ -87,7 +98,9 @@ class Recording:
 
     __slots__ = (*HOOKS, "entry_task", "recording", "slow", "step_began", "tell_stacks", "waits")
 
-    def __init__(self, proc: Proc, sample: Callable[[int], None], slow: int) -> None:
+    def __init__(
+        self, proc: Proc, sample: Callable[[int], object], slow: int, choice: Choice | None
+    ) -> None:
         self.recording = True
         """False: the hooks do nothing any more"""
         self.entry_task = 0
@@ -97,7 +110,10 @@ class Recording:
         """ns, of the step that runs; 0: none"""
         blocked: dict[int, list[Any]] = {}
         self.waits, self.tell_stacks = _stack_functions(self, proc, blocked)
-        for name, hook in _hooks(self, proc, sample, blocked).items():
+        hooks = _hooks(self, proc, sample, blocked, io=choice is None or "io" in choice)
+        if choice is not None and choice.tasks is not None:
+            hooks |= _hooks_of_some(self, proc, hooks, choice.tasks)
+        for name, hook in hooks.items():
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
 
@@ -142,8 +158,10 @@ def _stack_functions(
 def _hooks(
     recording: Recording,
     proc: Proc,
-    sample: Callable[[int], None],
+    sample: Callable[[int], object],
     blocked: dict[int, list[Any]],
+    *,
+    io: bool,
 ) -> dict[str, Callable[..., None]]:
     extend, records, capacity = proc.extend, proc.records, proc.capacity
     step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
@@ -161,7 +179,8 @@ def _hooks(
         nonlocal waiting, pass_start
         waiting = False
         pass_start = now()
-        extend((io_wait_end, pass_start, 0, 0, 0))
+        if io:
+            extend((io_wait_end, pass_start, 0, 0, 0))
 
     def before_task_step(task: trio.lowlevel.Task) -> None:
         if waiting:
@@ -240,7 +259,8 @@ def _hooks(
             sample(worst)
         if timeout > 0:
             waiting = True
-            extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
+            if io:
+                extend((io_wait_start, time, int(timeout * 1e9), 0, 0))
 
     def after_io_wait(timeout: float) -> None:
         if waiting:
@@ -256,6 +276,53 @@ def _hooks(
         after_io_wait,
     )
     return {hook.__name__: hook for hook in hooks}
+
+
+def _hooks_of_some(
+    recording: Recording, proc: Proc, hooks: dict[str, Callable[..., None]], tasks: Tasks
+) -> dict[str, Callable[..., None]]:
+    """Of the other tasks nothing is recorded but that one runs, for whoever is woken or annotated in the meantime."""
+    records, chosen = proc.records, tasks.chosen
+    start, end, scheduled, spawned, exited, _, wait_is_over = (hooks[name] for name in HOOKS)
+    over = 0
+
+    def before_task_step(task: trio.lowlevel.Task) -> None:
+        if task_id(task) in chosen:
+            start(task)
+        else:
+            wait_is_over(0)
+            records.running = task_id(task)
+
+    def after_task_step(task: trio.lowlevel.Task) -> None:
+        nonlocal over
+        if records.running in chosen:
+            end(task)
+        else:
+            records.running = 0
+        if over:
+            chosen.discard(over)
+            over = 0
+
+    def task_scheduled(task: trio.lowlevel.Task) -> None:
+        if task_id(task) in chosen:
+            scheduled(task)
+        elif task_id(task) != records.running:
+            wait_is_over(0)
+
+    def task_spawned(task: trio.lowlevel.Task) -> None:
+        if not recording.entry_task and task.name == ENTRY_TASK:
+            recording.entry_task = task_id(task)
+        if tasks.choose(task):
+            spawned(task)
+
+    def task_exited(task: trio.lowlevel.Task) -> None:
+        nonlocal over
+        if task_id(task) in chosen:
+            over = task_id(task)
+            exited(task)
+
+    some = (before_task_step, after_task_step, task_scheduled, task_spawned, task_exited)
+    return {hook.__name__: hook for hook in some}
 
 
 _IO: Final = {int(Reason.READABLE), int(Reason.WRITABLE), int(Reason.PROCESS)}

@@ -25,12 +25,17 @@ from tracesvc.recorder.tree import task_id
 if TYPE_CHECKING:
     from tracesvc.recorder.session import Session
 
-__all__ = ["OWN", "SEAMS", "Seams"]
+__all__ = ["OWN", "SEAMS", "Seams", "in_own_thread"]
 
 SEAMS: Final = ((trio._core._run, "setup_runner"), (trio._threads, "start_thread_soon"))
 """module globals of trio's that are wrapped"""
 OWN: Final = "tracesvc "
 """names of the tracer's own threads and tasks begin with this"""
+
+
+def in_own_thread() -> bool:
+    """Whether this thread is the tracer's: what runs here is not recorded."""
+    return threading.current_thread().name.startswith(OWN)
 
 
 class Seams:
@@ -68,7 +73,7 @@ class Seams:
     def _setup_runner(self, original: Any) -> Any:
         @functools.wraps(original)
         def setup_runner(clock: Any, instruments: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._session.open and not threading.current_thread().name.startswith(OWN):
+            if self._session.open and not in_own_thread():
                 instruments = [*instruments, self._instrument()]
             return original(clock, instruments, *args, **kwargs)
 
@@ -95,14 +100,17 @@ class Seams:
         def recorded() -> Any:
             if not session.open:
                 return fn()
-            proc = session.proc_of_thread()
-            proc.extend((ThreadStart.number, now(), task, function, 0))
+            proc, choice = session.proc_of_thread(), session.choice
+            told = choice is None or ("threads" in choice and choice.told(task))
+            if told:
+                proc.extend((ThreadStart.number, now(), task, function, 0))
             proc.records.running = task
             try:
                 return fn()
             finally:
                 proc.records.running = 0
-                proc.extend((ThreadEnd.number, now(), task, 0, 0))
+                if told:
+                    proc.extend((ThreadEnd.number, now(), task, 0, 0))
                 if len(proc.records) >= proc.capacity:
                     proc.seal()
 

@@ -27,6 +27,8 @@ from tracesvc.recorder.tree import GONE, in_run
 
 if TYPE_CHECKING:
     from tracesvc.recorder.annotations import Region
+    from tracesvc.recorder.choice import Choice
+    from tracesvc.recorder.policy import Policy
 
 __all__ = ["Session", "local"]
 
@@ -50,6 +52,10 @@ class Session:
     ) -> None:
         """``new_records`` makes a buffer, native or not."""
         self.new_records: Final = new_records
+        self.policy: Policy | None = None
+        """what becomes of annotations before they are recorded; None, mostly: all are, as they are"""
+        self.choice: Choice | None = None
+        """what is recorded; None: everything"""
         self.slow = -1
         """ns that a wait lasts whose stack is recorded; negative: none"""
         self.id: Final = str(uuid.uuid4())

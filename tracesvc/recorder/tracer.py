@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import os
 import threading
 from collections import Counter as Tally
@@ -18,7 +17,6 @@ from typing import Any, Final, Unpack
 import trio
 
 from tracesvc.events import (
-    Counter,
     LossCause,
     ProcKind,
     StepStart,
@@ -28,17 +26,18 @@ from tracesvc.events import (
 )
 from tracesvc.format.frames import Frame
 from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
+from tracesvc.recorder.beat import Beat
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.options import OptionKeywords, Options, Way
-from tracesvc.recorder.pacer import Pacer, ResidentMemory
+from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
-from tracesvc.recorder.seams import OWN, Seams
+from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
@@ -55,13 +54,8 @@ from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
-RSS: Final = "process.rss"
-"""counter: bytes of memory that the process has resident"""
-OLD: Final = 1_000_000_000
-"""ns after which a buffer is handed over though it is not full"""
 LONGEST_STEP: Final = 200_000
 """ns that a step of the reader takes at most, however far behind it is"""
-RSS_STEP: Final = 64 << 10
 
 
 class TracerState(enum.Enum):
@@ -103,8 +97,7 @@ class Tracer:
         self._encoded = 0
         """when the last step of the reader ended"""
         self._watchdog: Watchdog | None = None
-        self._memory: ResidentMemory | None = None
-        self._rss = 0
+        self._beat: Beat | None = None
         self._repairs_before: Tally[str] = Tally()
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
@@ -115,6 +108,8 @@ class Tracer:
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple
         """gives the statistics of the sinks"""
+        self.generation_bytes = 0
+        """bytes after which a generation ends before its second is over; 0: however many it has"""
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -152,8 +147,12 @@ class Tracer:
             options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
+        choice = session.choice = options.choice()
+        session.policy = options.policy(choice)
+        if choice is not None and "stacks" not in choice:
+            session.slow = -1
         self._runs = []
-        self._drain = self._pacer = self._memory = None
+        self._drain = self._pacer = self._beat = None
         self._lent = self._held = self._pieces = None
         self._reading = self._header_written = self._footer_written = False
         self._stored = 0
@@ -161,32 +160,37 @@ class Tracer:
         self.delivered = False
         self._repairs_before = Tally(repairs)
         self._seams = Seams(session, self._new_run)
-        self._garbage = GarbageEvents(session)
+        self._garbage = None
+        if choice is None or "gc" in choice:
+            self._garbage = GarbageEvents(session)
         hooks = None
-        if in_any_run():
+        if in_any_run() and not in_own_thread():
             hooks = self._enter_run(session)
         session.monotonic = now()
-        self._drain = Drain(
-            session, source(options.source_name), {"buffer_events": options.buffer_events}
-        )
-        self._memory, self._rss = ResidentMemory(), 0
+        self._drain = Drain(session, source(options.source_name), options.in_header)
+        self._beat = Beat(session, self._drain, self._runs, self._on_beat)
         self._pacer = Pacer(self._beat)
-        if options.stall_s:
+        if options.stall_s and (choice is None or "stacks" in choice):
             limit = int(options.stall_s * 1e9)
             self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
         if hooks is not None:
             hooks.add()
         self._seams.open()
-        self._garbage.open()
+        if self._garbage is not None:
+            self._garbage.open()
         self._pacer.start()
         if self._watchdog is not None:
             self._watchdog.start()
         self.state = TracerState.ON
         recording.session = session
 
+    def _on_beat(self) -> None:
+        if self.on_beat is not None:
+            self.on_beat()
+
     def record_run(self) -> None:
         """Record the current run as well, if it began before the session did, in another thread; never our own."""
-        if threading.current_thread().name.startswith(OWN):
+        if in_own_thread():
             return
         session = self._session
         if (
@@ -207,8 +211,9 @@ class Tracer:
         self._snapshot(session, hooks, proc, caller)
         proc.start()
         if caller is not None:
-            proc.records.running = task_id(caller)
-            proc.extend((StepStart.number, now(), proc.records.running, 0, 0))
+            number = proc.records.running = task_id(caller)
+            if session.choice is None or session.choice.has(number):
+                proc.extend((StepStart.number, now(), number, 0, 0))
         return hooks
 
     def _snapshot(
@@ -216,15 +221,18 @@ class Tracer:
     ) -> None:
         """Every live task of this run as if it had just come to be, and what is open in it."""
         contexts = []
+        tasks = None if session.choice is None else session.choice.tasks
         for task in live_tasks():
-            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
+            contexts.append((task_id(task), task.context))
             if task.name == ENTRY_TASK:
                 run.recording.entry_task = task_id(task)
+            if tasks is not None and not tasks.choose(task):
+                continue
+            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
             if task is not caller and is_suspended(task):
                 time, (reason, thing) = now(), reason_of(task)
                 proc.extend((TaskWaiting.number, time, task_id(task), reason, thing))
                 run.recording.waits(task, time, reason)
-            contexts.append((task_id(task), task.context))
             if len(proc.records) >= proc.capacity:
                 proc.seal()
         open_annotations(session, proc, contexts)
@@ -285,8 +293,9 @@ class Tracer:
                 None,
             )
             if proc is not None and proc.records.running:
-                proc.extend((StepYield.number, now(), proc.records.running, 0, 0))
-                proc.records.running = 0
+                number, proc.records.running = proc.records.running, 0
+                if session.choice is None or session.choice.has(number):
+                    proc.extend((StepYield.number, now(), number, 0, 0))
                 proc.stop()
         self._close_hooks()
         while now() == session.monotonic:  # a clock that ticks rarely must have moved
@@ -298,8 +307,8 @@ class Tracer:
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
-        if self._memory is not None:
-            self._memory.close()
+        if self._beat is not None:
+            self._beat.close()
         if self._garbage is not None:
             self._garbage.close()
         if self._seams is not None:
@@ -385,7 +394,7 @@ class Tracer:
             return drain.count([drain.header])
         if full is not None:
             self._held = full
-            if drain.due(full):
+            if drain.due(full, self.generation_bytes):
                 self._pieces = drain.begin_generation()
         if self._pieces is not None:
             piece = next(self._pieces, None)
@@ -417,7 +426,7 @@ class Tracer:
         self._stored += len(buffer)
         self._lent, self._held = buffer, None
         while now() < enough and (more := session.next_full_nowait()) is not None:
-            if drain.due(more):
+            if drain.due(more, self.generation_bytes):
                 self._held, self._pieces = more, drain.begin_generation()
                 break
             session.recycle(self._lent)
@@ -426,37 +435,6 @@ class Tracer:
             self._lent = more
         self._encoded = now()
         return frames
-
-    # --- by the clock ----------------------------------------------------------------------------
-
-    def _beat(self) -> None:
-        """In the pacer's thread."""
-        session = self._session
-        if session is None or not session.open:
-            return
-        session.end_procs_of_dead_threads()
-        rss = self._memory.read() if self._memory is not None else 0
-        if abs(rss - self._rss) >= RSS_STEP:
-            self._rss = rss
-            session.process.extend((Counter.number, now(), RSS, float(rss), 0))
-        old = now() - OLD
-        for proc in list(session.procs.values()):
-            with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
-                if proc.records.first_time <= old:
-                    proc.seal(everything=True)
-        if session.slow >= 0:
-            for run in list(self._runs):
-                run.tell_stacks()
-        if self._drain is not None and self._drain.stale:
-            self._ask_for_tasks(self._drain, old)
-        if self.on_beat is not None:
-            self.on_beat()
-
-    def _ask_for_tasks(self, drain: Drain, old: int) -> None:
-        """After a loss: have the tasks of a run read anew, at most once a second."""
-        for run in list(self._runs):
-            if run.proc is not None and run.proc.number in drain.stale and run.asked <= old:
-                run.read_tasks(functools.partial(drain.repair, run.proc.number))
 
     # --- for what hands the frames on ------------------------------------------------------------
 
@@ -475,8 +453,8 @@ class Tracer:
         return {} if self._session is None else self._session.seal_all()
 
     def has_read(self, events: dict[int, int]) -> bool:
-        """Whether what `seal_all` told of has come out of `read`."""
-        return self._drain is None or self._drain.has_passed(events)
+        """Whether what `seal_all` told of has come out of `read`, and no generation is just being begun."""
+        return self._drain is None or (self._pieces is None and self._drain.has_passed(events))
 
     def farewell(self) -> list[Frame]:
         """What ends the stream of a sink that leaves while the session goes on."""
@@ -575,8 +553,8 @@ def _forget_in_child() -> None:
         tracer._garbage.close()
     if tracer._seams is not None:
         tracer._seams.close()
-    if tracer._memory is not None:
-        tracer._memory.close()
+    if tracer._beat is not None:
+        tracer._beat.close()
     tracer._when_off.clear()
     for run in list(tracer._runs):
         if (

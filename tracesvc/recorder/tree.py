@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,12 +100,15 @@ class TaskTree:
     seq: int = 0
 
 
-def read_tree() -> TaskTree:
-    """Read the current run's tasks; to be called inside a step of one of them."""
+def read_tree(chosen: Container[int] | None = None) -> TaskTree:
+    """Read the current run's tasks, the ``chosen`` ones (None: all); to be called inside a step of one of its tasks."""
     running = trio.lowlevel.current_task()
     tasks, states = {}, {}
     for task in live_tasks():
-        number, (parent, (nursery, name, entry)) = task_id(task), origin_of(task)
+        number = task_id(task)
+        if chosen is not None and number not in chosen:
+            continue
+        parent, (nursery, name, entry) = origin_of(task)
         tasks[number] = parent, nursery, name, entry
         if task is running:
             states[number] = int(TaskState.RUNNING), int(Reason.NONE), 0

@@ -90,8 +90,9 @@ class Watchdog:
 
     def _tell(self, run: RunHooks, frame: FrameType | None, began: int, due: int) -> None:
         proc, recording = run.proc, run.recording
-        if proc is None or recording.step_began != began:  # it is over
+        task = 0 if proc is None else proc.records.running
+        if proc is None or not task or recording.step_began != began:  # it is over
             return
         time, stack = now(), frames_of(frame)
         rest = time - began, time - due
-        proc.extend((StepStack.number, time, proc.records.running, stack, rest))
+        proc.extend((StepStack.number, time, task, stack, rest))

@@ -16,6 +16,7 @@ from tracesvc.events import EVENTS, FrameKind, Storage
 from tracesvc.format import Batch, Damage, Header, Item, Procs, Snapshot, Strings, compress
 from tracesvc.format.frames import Frame, encode_frame
 from tracesvc.format.records import Stacks, digest_of
+from tracesvc.model.choice import Choice
 from tracesvc.model.reader import Source, Trace, read
 
 __all__ = ["anonymize"]
@@ -55,6 +56,16 @@ def anonymize(
     return events
 
 
+def _options(options: dict[str, Any], hasher: _Hasher) -> dict[str, Any]:
+    """What was chosen to be recorded: without it, what is missing would seem wrong."""
+    choice = Choice.of(options)
+    said: dict[str, Any] = {} if choice.groups is None else {"groups": list(choice.groups)}
+    for name, patterns in (("tasks", choice.tasks), ("spans", choice.spans)):
+        if patterns is not None:
+            said[name] = [hasher.text(pattern) for pattern in patterns]
+    return said
+
+
 def _frame(item: Item, hasher: _Hasher, digests: dict[int, int]) -> bytes:
     body: Any
     match item.record:
@@ -63,13 +74,13 @@ def _frame(item: Item, hasher: _Hasher, digests: dict[int, int]) -> bytes:
                 name: header.source[name] for name in _KEPT_FACTS if name in header.source
             }
             name: dict[str, Any] = {"name": hasher.text(str(header.source.get("name", "")))}
-            # What options and vocabulary say is the tracer's own.
+            # What the vocabulary says is the tracer's own.
             body = Header(
                 header.session,
                 name | facts,
                 header.monotonic,
                 header.wall,
-                {},
+                _options(header.options, hasher),
                 header.version,
                 header.events,
             ).pack()

@@ -22,6 +22,7 @@ from tracesvc.format import (
     SessionWriter,
     Snapshot,
 )
+from tracesvc.model.choice import Choice
 from tracesvc.model.reader import Source
 from tracesvc.rewrite.merge_input import Account, Input
 
@@ -79,7 +80,9 @@ class _Merger:
             if first.clock is None
             else max(0, first.clock[1] + begin - first.clock[0] - first.shift)
         )
-        self._write([self._writer.header(Header(session, self._about(), begin, wall))])
+        self._write(
+            [self._writer.header(Header(session, self._about(), begin, wall, self._options()))]
+        )
         clock = Generation(int(late), begin, wall, session)
         self._write(self._writer.generation(clock, self._rows(live=True)))
         self._snapshots()
@@ -111,6 +114,20 @@ class _Merger:
             "name": " + ".join(names),
             "merged": [str(source.get("name", "?")) for source in sources],
         }
+
+    def _options(self) -> dict[str, Any]:
+        """What was left out of one of them may be missing in all."""
+        choices = [Choice.of(one.header.options) for one in self._inputs if one.header is not None]
+        said: dict[str, Any] = {}
+        if choices and all(choice.groups is not None for choice in choices):
+            said["groups"] = list(dict.fromkeys(g for c in choices for g in c.groups or ()))
+        if any(choice.some_tasks for choice in choices):
+            said["tasks"] = list(dict.fromkeys(t for c in choices for t in c.tasks or ()))
+        if any(choice.spans is not None for choice in choices):
+            said["spans"] = list(dict.fromkeys(s for c in choices for s in c.spans or ()))
+        if any(choice.redacted for choice in choices):
+            said["redacted"] = True
+        return said
 
     def _rows(self, *, live: bool) -> list[ProcRow]:
         rows = []

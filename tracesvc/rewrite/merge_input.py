@@ -29,6 +29,8 @@ _IDS: Final = {
     "waker",
     "parent",
     "nursery",
+    "scope",
+    "requester",
     "span",
     "parent span",
     "region",

@@ -7,10 +7,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from tracesvc.service import resources, streams
+from tracesvc.service import commands, resources, streams
+from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
-from tracesvc.service.ingest import Shortcut, ingest
+from tracesvc.service.exports import Exports, export
+from tracesvc.service.ingest import ingest
+from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
+from tracesvc.service.questions import question_routes
+from tracesvc.service.timeline import Indexes, picture_routes
 from tracesvc.store import Store
 
 __all__ = ["make_app"]
@@ -23,21 +28,29 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             # first what comes most often: routes are tried in this order
             Route("/v1/sessions/{session}/frames", ingest, methods=["POST"]),
             Route("/v1/sessions", resources.sessions),
-            Route("/v1/sessions/{session}", resources.session, methods=["GET", "DELETE"]),
+            Route("/v1/sessions/{session}", resources.session),
             Route("/v1/sessions/{session}/frames", streams.frames),
             Route("/v1/sessions/{session}/live", streams.live),
-            Route("/v1/sessions/{session}/summary", resources.summary),
+            *question_routes("/v1/sessions/{session}"),
+            *picture_routes("/v1/sessions/{session}"),
+            Route("/v1/sessions/{session}/export/{format}", export),
+            Route("/v1/sources", commands.sources),
+            Route("/v1/sources/{source}/agent", commands.listen),
+            Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),
+            Route("/v1/agents/{agent}", commands.report, methods=["POST"]),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
+            Route("/", page),
+            Route("/{file}", page),
         ],
-        middleware=[
-            Middleware(Guard),
-            Middleware(Shortcut),
-        ],  # whatever is to see every request: between them
+        middleware=[Middleware(Guard)],
         exception_handlers=handlers,
     )
     app.state.store = store
     app.state.config = config
     app.state.stopping = stopping
-    app.state.summaries = resources.Summaries()
+    app.state.answers = Answers(config)
+    app.state.agents = commands.Agents()
+    app.state.exports = Exports()
+    app.state.indexes = Indexes()
     return app

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-from tracesvc.store import Keep
 
 __all__ = ["Config", "parse_address"]
 
@@ -38,9 +36,13 @@ class Config:
     """of one request; more is answered with 413, and what came before is kept"""
     body_timeout: float = 60.0
     """for the next part of a request's body"""
+    question_timeout: float = 60.0
+    """for the answer to a question, waiting for its turn included"""
+    export_timeout: float = 30.0
+    """for a client to take the next 256 KiB of an export"""
     heartbeat: float = 15.0
     """between comments in a stream of server-sent events that has nothing else to say"""
-    keep: Keep = field(default_factory=lambda: Keep(free=256 << 20))
-    """how long and how much"""
+    agent_heartbeat: float = 5.0
+    """between signs of life to a program that waits for commands"""
     server: str = "anycorn"
     """the HTTP server: anycorn or hypercorn"""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Final
 
 from starlette.requests import Request
 
+from tracesvc.model.times import parse_duration
 from tracesvc.service.problems import ProblemError
 
-__all__ = ["boolean", "integer"]
+__all__ = ["boolean", "choices", "integer", "number", "span_of_time"]
 
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _BOOLEANS: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -41,3 +45,49 @@ def boolean(request: Request, name: str) -> bool:
     if text not in _BOOLEANS:
         raise ProblemError(400, "bad-parameter", f"{name} is true or false, not {text[:40]!r}")
     return _BOOLEANS[text]
+
+
+def number(request: Request, name: str, default: float, *, least: float) -> float:
+    """A decimal number of at least ``least``.
+
+    Raises:
+      ProblemError: it is none.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if _DECIMAL.fullmatch(text) and float(text) >= least:
+        return float(text)
+    raise ProblemError(
+        400, "bad-parameter", f"{name} is a number from {least:g} on, not {text[:40]!r}"
+    )
+
+
+def span_of_time(request: Request, name: str, default: int) -> int:
+    """ns of a duration like ``10ms`` or ``1.5s``.
+
+    Raises:
+      ProblemError: it is none.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return parse_duration(text[:40])
+    except ValueError as exc:
+        raise ProblemError(400, "bad-parameter", f"{name}: {exc}") from None
+
+
+def choices(request: Request, name: str, among: Collection[str]) -> list[str]:
+    """What is chosen, in a parameter that may be repeated; empty where it is not given.
+
+    Raises:
+      ProblemError: there is no such choice.
+    """
+    chosen = request.query_params.getlist(name)
+    for text in chosen:
+        if text not in among:
+            raise ProblemError(
+                400, "bad-parameter", f"{name} is one of {', '.join(among)}, not {text[:40]!r}"
+            )
+    return chosen

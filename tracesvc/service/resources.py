@@ -1,15 +1,11 @@
-"""Questions about sessions, and about the service itself."""
+"""What sessions there are, and how the service is."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections import OrderedDict
-from functools import partial
-from pathlib import Path
 from typing import Any, Final, get_args
 
-import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -17,7 +13,7 @@ from tracesvc.service.parameters import integer
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import SessionInfo, State, Store, session_name
 
-__all__ = ["Summaries", "health", "ready", "session", "sessions", "summary"]
+__all__ = ["health", "ready", "session", "sessions"]
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
@@ -48,23 +44,11 @@ async def sessions(request: Request) -> Response:
 
 
 async def session(request: Request) -> Response:
-    """``GET /v1/sessions/{session}``: what is known of it, with the ledger; ``DELETE``: forget it."""
+    """``GET /v1/sessions/{session}``: what is known of it, with the ledger."""
     store: Store = request.app.state.store
     name = request.path_params["session"]
-    if request.method == "DELETE":
-        await store.delete(name)
-        return Response(status_code=204)
     info = await store.info(name)
     return JSONResponse({**_facts(info), "ledger": await store.ledger(name)})
-
-
-async def summary(request: Request) -> Response:
-    """``GET /v1/sessions/{session}/summary``: the analysis of what is stored of it."""
-    store: Store = request.app.state.store
-    summaries: Summaries = request.app.state.summaries
-    name = request.path_params["session"]
-    info = await store.info(name)
-    return JSONResponse(await summaries.get(info, await store.path(name)))
 
 
 async def health(_request: Request) -> Response:
@@ -80,36 +64,6 @@ async def ready(request: Request) -> Response:
     if store.trouble is not None:
         raise ProblemError(503, "not-writable", store.trouble, {"retry-after": "10"})
     return JSONResponse({"status": "ready"})
-
-
-class Summaries:
-    """Computes summaries in threads, two at a time, and keeps the last few."""
-
-    def __init__(self, keep: int = 16) -> None:
-        self._keep = keep
-        self._limiter = trio.CapacityLimiter(2)
-        self._known: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
-
-    async def get(self, info: SessionInfo, path: Path) -> dict[str, Any]:
-        size, known = self._known.get(info.session, (-1, {}))
-        if size != info.bytes:
-            known = await trio.to_thread.run_sync(
-                partial(_summarize, path), thread_name="tracesvc summary", limiter=self._limiter
-            )
-            self._known[info.session] = info.bytes, known
-        self._known.move_to_end(info.session)
-        if len(self._known) > self._keep:
-            self._known.popitem(last=False)
-        return known
-
-
-def _summarize(path: Path) -> dict[str, Any]:
-    # not at the top: NumPy takes a while to load, and who only collects traces never needs it
-    from tracesvc.analysis import summarize
-    from tracesvc.model import read
-
-    result: dict[str, Any] = summarize(read(path)).as_dict()
-    return result
 
 
 def _facts(info: SessionInfo) -> dict[str, Any]:

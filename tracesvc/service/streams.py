@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, parse_header
+from tracesvc.format.errors import FormatError
+from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, parse_header, uncompress
 from tracesvc.service.config import Config
 from tracesvc.service.ingest import MEDIA_TYPE
 from tracesvc.service.parameters import boolean, integer
@@ -34,8 +35,9 @@ class StreamResponse(Response):
     """A response whose body is a function that is given ``send``, and runs as long as client and service want it.
 
     When the client goes away, or the service stops, the function is cancelled; its clean-up always runs, awaits
-    included, which nothing guarantees for an async generator.  At a stop the body ends in good order: the client
-    goes on later, from where it got to.  A body of known size is not stopped, but given the time that is left.
+    included, which nothing guarantees for an async generator.  At a stop a body that is ``resumable`` ends in good
+    order: the client goes on later, from where it got to.  One that is not, or whose size is known, is given the time
+    that is left.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class StreamResponse(Response):
         headers: Mapping[str, str],
         media_type: str,
         size: int | None = None,
+        *,
+        resumable: bool = True,
     ) -> None:
         super().__init__(None, 200, {"cache-control": "no-store", **headers}, media_type)
         del self.headers["content-length"]
@@ -52,7 +56,7 @@ class StreamResponse(Response):
             self.headers["content-length"] = str(size)
         self._body = body
         self._stopping: trio.Event = request.app.state.stopping
-        self._endless = size is None
+        self._endless = size is None and resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = False
@@ -110,10 +114,11 @@ async def frames(request: Request) -> Response:
 
 
 async def live(request: Request) -> Response:
-    """``GET /v1/sessions/{session}/live?from=OFFSET``: the same as server-sent events.
+    """``GET /v1/sessions/{session}/live?from=OFFSET&plain=true``: the same as server-sent events.
 
     ``frames``: whole frames, base64; its id is the offset behind them.  ``end``: the session has ended.  A browser that
-    comes back sends the last id, and goes on there.
+    comes back sends the last id, and goes on there.  ``plain``: frames that are compressed are sent as they were
+    before, for who has no zstd; offsets stay those of the stored stream.
     """
     store: Store = request.app.state.store
     config: Config = request.app.state.config
@@ -122,6 +127,7 @@ async def live(request: Request) -> Response:
     start = _start(
         int(last) if last.isascii() and last.isdigit() else integer(request, "from", 0), info
     )
+    plain = boolean(request, "plain")
     head = await store.read(info.session, start, HEADER_SIZE)
     if head and parse_header(head) is None:
         raise ProblemError(416, "not-a-frame", f"no frame begins at {start}", offset=info.bytes)
@@ -137,7 +143,8 @@ async def live(request: Request) -> Response:
                 whole = _whole_frames(part)
             if whole:
                 offset += whole
-                data = base64.b64encode(memoryview(part)[:whole])
+                sent = _plain(part[:whole]) if plain else memoryview(part)[:whole]
+                data = base64.b64encode(sent)
                 await send(b"id: %d\nevent: frames\ndata: %b\n\n" % (offset, data))
                 continue
             durable = None
@@ -181,3 +188,17 @@ def _whole_frames(data: bytes) -> int:
             break
         at = end
     return at
+
+
+def _plain(data: bytes) -> bytes:
+    """Whole frames, uncompressed; what is no frame, or does not decompress, stays as it is."""
+    parts: list[bytes] = []
+    at = 0
+    while len(data) - at >= HEADER_SIZE and (head := parse_header(data, at)) is not None:
+        frame = data[at : at + HEADER_SIZE + head[-1]]
+        at += len(frame)
+        try:
+            parts.append(uncompress(frame))
+        except FormatError:
+            parts.append(frame)
+    return b"".join([*parts, data[at:]])

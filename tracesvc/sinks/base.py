@@ -6,18 +6,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tracesvc.events import LossCause
+from tracesvc.sinks.queue import FrameQueue
 
-if TYPE_CHECKING:
-    from tracesvc.sinks.queue import FrameQueue
-
-__all__ = ["Sink", "SinkError", "SinkStatistics"]
-
-
-class SinkError(Exception):
-    """A sink cannot go on; the message says why, and what to do about it."""
+__all__ = ["Sink", "SinkStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +34,9 @@ class Sink(ABC):
     A subclass implements `run`, calls `_begin` first, `_stored` for what is safely out, and `_end` last.
     """
 
+    generation_bytes = 0
+    """a generation of more bytes than this is to end before its second is over; 0: it may be of any size"""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._queue: FrameQueue | None = None
@@ -54,6 +50,10 @@ class Sink(ABC):
         Raises:
           SinkError: it cannot go on.  Any exception means that: the tracer reports it and drops the sink.
         """
+
+    def open_queue(self) -> FrameQueue:
+        """The queue that a session's frames are to come through; a new one for every session."""
+        return FrameQueue()
 
     def statistics(self) -> SinkStatistics:
         """Right at any time and in any state, during `run` too."""

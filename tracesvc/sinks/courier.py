@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from tracesvc.format import Frame
-from tracesvc.sinks.base import SinkError
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.threads import Resolver
 from tracesvc.sinks.window import PIECE, Piece, Window
 

@@ -201,11 +201,16 @@ class _Delivery:
     def join(self, member: _Member) -> bool:
         """Whether the new member is to be the reader."""
         self.members.append(member)
+        self._bound_generations()
         if self._reader is None:
             self._reader = member
             return True
         self.tracer.new_generation()
         return False
+
+    def _bound_generations(self) -> None:
+        sizes = [sink.generation_bytes for member in self.members for sink in member.sinks]
+        self.tracer.generation_bytes = min(filter(None, sizes), default=0)
 
     def part(self, member: _Member) -> bool:
         """A member is about to leave; whether it is the last, so that nobody can join any more."""
@@ -219,7 +224,8 @@ class _Delivery:
         with self.lock:
             if member in self.members:  # not so in a forked child
                 self.members.remove(member)
-                member.unpack()  # into queues that are closed: what came too late is counted there
+                self._bound_generations()
+                member.close()
                 self._last_words.extend(sink.statistics() for sink in member.sinks)
 
     def pass_reader(self, member: _Member) -> None:
@@ -279,20 +285,28 @@ class _Member:
         self.sinks: Final = sinks
         self.leaving = False
         self.token: Final = trio.lowlevel.current_trio_token()
-        self._queues: Final = [FrameQueue() for _ in sinks]
+        self._queues: Final = [sink.open_queue() for sink in sinks]
+        for queue in self._queues:
+            queue.ask_end = self.ask_end
         self._scopes: Final = [trio.CancelScope(shield=True) for _ in sinks]
         """of the sinks; shielded: a cancelled program is still to be drained. `leave` cancels them"""
         self._running = len(sinks)
         self._done: Final = trio.Event()
         """the sinks have ended"""
         self._lock: Final = threading.Lock()
-        """guards the next four"""
+        """guards the next seven"""
         self._inbox: Final = _Inbox()
         self._waits_for_generation = True
         self._until: dict[int, int] | None = None
         """events of each proc that our stream is to have; None while we stay"""
         self._complete = False
         """the inbox has the last of our stream"""
+        self._asked: list[tuple[dict[int, int], Callable[[list[Frame]], None]]] = []
+        """who wants to know how the stream would end, once these events have come by; see `FrameQueue.ask_end`"""
+        self._answers: list[tuple[list[Frame], Callable[[list[Frame]], None], list[Frame]]] = []
+        """(what is to be put into the queues first, who asked, the answer)"""
+        self._gone = False
+        """nothing will come any more"""
         self._ended = False
         """so have the queues"""
         self._nursery: trio.Nursery | None = None
@@ -342,6 +356,7 @@ class _Member:
             if self._complete:
                 return
             self._put(frames or [])
+            self._answer()
             if frames is None:
                 self._complete = True
             elif self._until is not None and self.delivery.tracer.has_read(self._until):
@@ -361,18 +376,67 @@ class _Member:
             if not self._waits_for_generation:
                 self._inbox.put(frame)
 
+    def ask_end(self, answer: Callable[[list[Frame]], None]) -> None:
+        """See `FrameQueue.ask_end`; from any thread."""
+        events = self.delivery.tracer.seal_all()
+        with self._lock:
+            if not (gone := self._gone):
+                self._asked.append((events, answer))
+        if gone:
+            answer([])
+        elif self._complete:
+            self.call(self.unpack)
+        else:
+            self.delivery.look()
+
+    def _answer(self) -> None:
+        """In the reader's run: what is due to those who asked; the lock is held."""
+        tracer = self.delivery.tracer
+        if not self._asked or self._waits_for_generation or self._inbox.dropping:
+            return
+        due = [asked for asked in self._asked if tracer.has_read(asked[0])]
+        if due:
+            frames, lost = self._inbox.take()
+            self._inbox.lost.update(lost)
+            for asked in due:
+                self._asked.remove(asked)
+                self._answers.append((frames, asked[1], tracer.farewell()))
+                frames = []
+
     def unpack(self) -> None:
         """In this member's run: from the inbox into the sinks' queues."""
         with self._lock:
+            answers, self._answers = self._answers, []
             frames, lost = self._inbox.take()
             complete = self._complete
+            if complete or self._gone:
+                asked = [answer for _, answer in self._asked]
+                self._asked.clear()
+            else:
+                asked = []
         for queue in self._queues:
             queue.lost.update(lost)
-            for frame in frames:
-                queue.put(frame)
-            if complete:
+        for before, answer, end in answers:
+            self._queue(before)
+            answer(end)
+        self._queue(frames)
+        if complete:
+            for queue in self._queues:
                 queue.finish()
         self._ended = complete
+        for answer in asked:
+            answer([])
+
+    def _queue(self, frames: list[Frame]) -> None:
+        for queue in self._queues:
+            for frame in frames:
+                queue.put(frame)
+
+    def close(self) -> None:
+        """Nothing will come any more."""
+        with self._lock:
+            self._gone = True
+        self.unpack()  # into queues that are closed: what came too late is counted there
 
     def tick(self) -> None:
         """In this member's run: what is queued is to be put away, however little."""

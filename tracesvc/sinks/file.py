@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tracesvc.format import Frame, compress, zstd
-from tracesvc.sinks.base import Sink, SinkError
+from tracesvc.sinks.base import Sink
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.queue import FrameQueue
 from tracesvc.sinks.threads import in_thread, start_thread_soon
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from types import FunctionType
 from typing import Final
 
 import trio
 
+from tracesvc.recorder import own_run
 from tracesvc.recorder.tracer import Tracer
 from tracesvc.sinks.base import Sink
 from tracesvc.sinks.delivery import deliver
@@ -60,14 +60,13 @@ class OutsideTracer:
 
     def _run(self) -> None:
         try:
-            trio.run(self._deliver)
+            own_run.run(self._deliver)
         except BaseException as exc:  # it is for stop() to raise it, where somebody sees it
             self._failure = exc
         finally:
             self._ready.set()
 
     async def _deliver(self) -> None:
-        _stand_apart()
         self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
         async with deliver(self.tracer, *self._sinks, drain_timeout=self._drain_timeout):
             # The program may be over in no time, and then (see `in_thread`) it is too late for threads: sinks come to
@@ -76,19 +75,3 @@ class OutsideTracer:
                 await trio.lowlevel.checkpoint()
             self._ready.set()
             await self._stop.wait()
-
-
-def _stand_apart() -> None:
-    """Give the current run's I/O manager its own copy of its methods.
-
-    A program that replaces methods of trio's classes for a while, as trio's own tests do, must not take the tracer's
-    run with it.  Where this trio looks different, that protection is missing and nothing else.
-    """
-    manager = getattr(getattr(trio.lowlevel.current_task(), "_runner", None), "io_manager", None)
-    if manager is not None:
-        kind = type(manager)
-        methods = {
-            name: value for name, value in vars(kind).items() if isinstance(value, FunctionType)
-        }
-        with contextlib.suppress(TypeError):
-            manager.__class__ = type(kind.__name__, (kind,), {**methods, "__slots__": ()})

@@ -15,8 +15,10 @@ import trio
 
 from tracesvc.events import FrameKind
 from tracesvc.format import FormatError, Frame, Header
-from tracesvc.sinks.base import Sink, SinkError
+from tracesvc.recorder import own_run
+from tracesvc.sinks.base import Sink
 from tracesvc.sinks.courier import Courier
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import Compression, wants_compression
 from tracesvc.sinks.queue import FrameQueue
 from tracesvc.sinks.window import THREAD, Window
@@ -170,7 +172,7 @@ class _Bridge:
     def _deliver(self) -> None:
         """The thread."""
         try:
-            trio.run(self._courier.run)
+            own_run.run(self._courier.run)
         except BaseException as exc:  # it is for the other thread to raise it
             self.error = SinkError(f"pushing failed: {exc!r}")
             self.error.__cause__ = exc

@@ -10,11 +10,12 @@ import trio
 
 from tracesvc.events import FrameKind, LossCause
 from tracesvc.format import FormatError, Frame
-from tracesvc.sinks.base import SinkError
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.gap import Gap
 
-__all__ = ["FrameQueue"]
+__all__ = ["Ask", "FrameQueue"]
 
+Ask = Callable[[Callable[[list[Frame]], None]], None]
 MAX_ROWS: Final = 1 << 15
 """rows in the account of a gap; a sink that misses more than can be told of is given up"""
 
@@ -44,6 +45,10 @@ class FrameQueue:
         """events lost here, by cause"""
         self.taken_events = 0
         """events that the sink took"""
+        self.ask_end: Ask | None = None
+        """given by the tracer: takes a function, and calls it once, in the sink's run, when everything that was emitted
+        before has been put here, with the accounts and the end mark that would close the stream at this place; with
+        none where the session is over"""
         self._note_loss = lost
         self._frames: list[Frame] = []
         self._bytes = 0

@@ -4,7 +4,6 @@ from tracesvc.store.base import (
     Appended,
     BadSessionNameError,
     BadStreamError,
-    LiveSessionError,
     OffsetError,
     SessionInfo,
     State,
@@ -17,15 +16,12 @@ from tracesvc.store.base import (
     session_name,
 )
 from tracesvc.store.files import FileStore
-from tracesvc.store.retention import Keep
 
 __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
     "FileStore",
-    "Keep",
-    "LiveSessionError",
     "OffsetError",
     "SessionInfo",
     "State",

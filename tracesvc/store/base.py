@@ -12,7 +12,6 @@ __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
-    "LiveSessionError",
     "OffsetError",
     "SessionInfo",
     "State",
@@ -50,10 +49,6 @@ class StoreClosedError(StoreError):
 
 class UnknownSessionError(StoreError):
     """There is no such session."""
-
-
-class LiveSessionError(StoreError):
-    """Not while the session is live."""
 
 
 class BadSessionNameError(StoreError):
@@ -161,15 +156,7 @@ class Store(Protocol):
         ...
 
     async def path(self, session: str) -> Path:
-        """The file that holds the stream, or a directory with its segments; `tracesvc.read` takes either."""
-        ...
-
-    async def delete(self, session: str) -> None:
-        """Forget a session that is over, and all its bytes.
-
-        Raises:
-          LiveSessionError: it is live.
-        """
+        """A local file that holds the stream."""
         ...
 
     @property

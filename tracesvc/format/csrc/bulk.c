@@ -141,9 +141,105 @@ static PyObject *ends(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* --- the body of an EVENTS frame, looked at without taking it apart ------------------------------------------------- */
+
+typedef struct {
+    const uint8_t *p, *end;
+} cursor;
+
+static uint64_t big_endian(const uint8_t *p, int n) {
+    uint64_t value = 0;
+    while (n--) value = value << 8 | *p++;
+    return value;
+}
+
+/* The head of one msgpack value: what it is ('i' a number not negative, 'n' nil, 'b' bin, 'a' array, 'm' map, '-' another
+ * scalar, 0 none, or an extension, which is nothing of ours) and its value, length or number of elements; the cursor
+ * stands behind the head, or behind a scalar. */
+static char head(cursor *c, uint64_t *value) {
+    static const struct {
+        char what;
+        uint8_t size, skip;      /* bytes of the value or length; bytes of a scalar */
+    } kinds[32] = {              /* of the bytes C0 to DF */
+        {'n', 0, 0}, {0, 0, 0},   {'-', 0, 0}, {'-', 0, 0}, {'b', 1, 0}, {'b', 2, 0}, {'b', 4, 0}, {0, 0, 0},
+        {0, 0, 0},   {0, 0, 0},   {'-', 0, 4}, {'-', 0, 8}, {'i', 1, 0}, {'i', 2, 0}, {'i', 4, 0}, {'i', 8, 0},
+        {'-', 0, 1}, {'-', 0, 2}, {'-', 0, 4}, {'-', 0, 8}, {0, 0, 0},   {0, 0, 0},   {0, 0, 0},   {0, 0, 0},
+        {0, 0, 0},   {'s', 1, 0}, {'s', 2, 0}, {'s', 4, 0}, {'a', 2, 0}, {'a', 4, 0}, {'m', 2, 0}, {'m', 4, 0}};
+    if (c->p >= c->end) return 0;
+    uint8_t byte = *c->p++;
+    *value = 0;
+    if (byte < 0x80) return *value = byte, 'i';
+    if (byte >= 0xE0) return '-';
+    if (byte < 0x90) return *value = byte & 15, 'm';
+    if (byte < 0xA0) return *value = byte & 15, 'a';
+    char what = byte < 0xC0 ? 's' : kinds[byte - 0xC0].what;
+    if (byte < 0xC0) *value = byte & 31;
+    else {
+        int size = kinds[byte - 0xC0].size, skip = kinds[byte - 0xC0].skip;
+        if (c->end - c->p < size + skip) return 0;
+        *value = big_endian(c->p, size);
+        c->p += size + skip;
+    }
+    if (what == 'b' || what == 's') {
+        if ((uint64_t)(c->end - c->p) < *value) return 0;
+        for (uint64_t i = 0; what == 's' && i < *value; i++)
+            if (c->p[i] & 0x80) return 0;            /* is it UTF-8? the same */
+        c->p += *value;
+        return what == 'b' ? 'b' : '-';
+    }
+    return what;
+}
+
+/* Past `n` values and all that is in them; 0 if they are not whole, or nested too deep. */
+static int pass(cursor *c, uint64_t n, int depth) {
+    uint64_t inner;
+    while (n--) {
+        char what = head(c, &inner);
+        if (!what) return 0;
+        if (what != 'a' && what != 'm') continue;
+        if (depth <= 0 || inner > (uint64_t)(c->end - c->p)) return 0;
+        if (what == 'a' && !pass(c, inner, depth - 1)) return 0;
+        for (uint64_t i = 0, key; what == 'm' && i < inner; i++) {
+            char kind = head(c, &key);
+            if (!kind || kind == 'a' || kind == 'm' || !pass(c, 1, depth - 1)) return 0;
+        }
+    }
+    return 1;
+}
+
+static int pass_rows(cursor *c, uint64_t rows) {              /* arrays of numbers */
+    uint64_t n, value;
+    while (rows--) {
+        if (head(c, &n) != 'a') return 0;
+        while (n--)
+            if (head(c, &value) != 'i') return 0;
+    }
+    return 1;
+}
+
+/* glance(body) -> (proc, first, number of events) of a body that is as it should be in kind and size; else None. */
+static PyObject *glance(PyObject *module, PyObject *body) {
+    (void)module;
+    Py_buffer view;
+    if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)) return NULL;
+    cursor c = {view.buf, (const uint8_t *)view.buf + view.len};
+    uint64_t n, proc, first, t0, types, rows, planes, data, running;
+    const uint64_t bound = (uint64_t)1 << 63;
+    char last;
+    int good = head(&c, &n) == 'a' && n >= 8 && head(&c, &proc) == 'i' && proc < bound && head(&c, &first) == 'i' &&
+               first < bound >> 1 && head(&c, &t0) == 'i' && t0 < bound && head(&c, &types) == 'b' && types > 0 &&
+               types <= 1 << 16 && head(&c, &rows) == 'a' && pass_rows(&c, rows) && head(&c, &planes) == 'b' &&
+               head(&c, &data) == 'a' && pass(&c, data, 32) && ((last = head(&c, &running)) == 'n' || (last == 'i' && running < bound)) &&
+               pass(&c, n - 8, 32) && c.p == c.end;
+    PyBuffer_Release(&view);
+    if (!good) Py_RETURN_NONE;
+    return Py_BuildValue("KKK", (unsigned long long)proc, (unsigned long long)first, (unsigned long long)types);
+}
+
 static PyMethodDef methods[] = {{"join", join, METH_VARARGS, NULL},
                                 {"count", count, METH_VARARGS, NULL},
                                 {"ends", ends, METH_VARARGS, NULL},
+                                {"glance", glance, METH_O, NULL},
                                 {0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.format._bulk", NULL, -1, methods};
 

@@ -24,10 +24,15 @@ typedef struct {
     int told;                    /* where it waits has been recorded */
 } wait;
 
-typedef struct {
+typedef struct Hooks Hooks;
+typedef void hook_function(Hooks *, PyObject *);
+
+struct Hooks {
     PyObject_HEAD
     Records *records;
+    hook_function *const *record;                         /* what each hook does: `all` of it, or `some` */
     PyObject *seal, *reason_of, *sample;   /* functions in Python, for what is rare */
+    PyObject *choose, *chosen;                            /* which tasks are recorded: function, set; NULL: all are */
     PyObject *original;                                   /* trio's own table, while this stands in its place */
     Py_ssize_t capacity;
     int64_t pass_start, next_sample, worst_pass, sample_every;
@@ -40,8 +45,8 @@ typedef struct {
     int64_t *began, unwatched;                            /* when the step began that runs; 0: none */
     int cell;                                             /* of the watch; -1: it is not watched */
     unsigned others;                                      /* hooks that instruments of others want, a bit each */
-    char recording, yielded, exited, waiting;
-} Hooks;
+    char recording, yielded, exited, waiting, io;         /* io: waits for I/O are recorded */
+};
 
 static void report(PyObject *function) { PyErr_WriteUnraisable(function); }    /* a hook never raises into trio */
 
@@ -106,7 +111,7 @@ static wait waits_take(Hooks *self, int64_t number) {
 static void wait_is_over(Hooks *self) {
     self->waiting = 0;
     self->pass_start = clock_now();
-    records_add(self->records, numbers.io_wait_end, self->pass_start, 0, 0, 0);
+    if (self->io) records_add(self->records, numbers.io_wait_end, self->pass_start, 0, 0, 0);
 }
 
 static inline void seal_if_full(Hooks *self) {
@@ -265,7 +270,7 @@ static void before_io_wait(Hooks *self, PyObject *timeout) {
 waits:
     self->waiting = 1;
     double ns = PyFloat_AsDouble(timeout) * 1e9;
-    records_add(self->records, numbers.io_wait_start, time, ns < 9.2e18 ? (int64_t)ns : INT64_MAX, 0, 0);
+    if (self->io) records_add(self->records, numbers.io_wait_start, time, ns < 9.2e18 ? (int64_t)ns : INT64_MAX, 0, 0);
 }
 
 static void after_io_wait(Hooks *self, PyObject *timeout) {
@@ -273,22 +278,85 @@ static void after_io_wait(Hooks *self, PyObject *timeout) {
     if (self->waiting) wait_is_over(self);
 }
 
-static void (*const record_hook[])(Hooks *, PyObject *) = {before_task_step, after_task_step, task_scheduled, task_spawned,
-                                                           task_exited, before_io_wait, after_io_wait};
-enum { RECORDED = sizeof record_hook / sizeof *record_hook };
+static hook_function *const all[] = {before_task_step, after_task_step, task_scheduled, task_spawned,
+                                     task_exited, before_io_wait, after_io_wait};
+enum { RECORDED = sizeof all / sizeof *all };
 
-#define METHOD(hook)                                                 \
-    static PyObject *Hooks_##hook(Hooks *self, PyObject *argument) { \
-        if (self->recording) hook(self, argument);                   \
+/* --- some tasks only ----------------------------------------------------------------------------------------------------
+ *
+ * Of the others nothing is recorded but that one of them runs, for whoever is woken or annotated in the meantime.
+ */
+
+static int is_chosen(Hooks *self, int64_t number) {
+    PyObject *key = PyLong_FromLongLong(number);
+    int found = key ? PySet_Contains(self->chosen, key) : -1;
+    Py_XDECREF(key);
+    if (found < 0) report(self->choose);
+    return found > 0;
+}
+
+static void some_before_task_step(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (is_chosen(self, number)) before_task_step(self, task);
+    else {
+        if (self->waiting) wait_is_over(self);
+        self->records->running = number;
+    }
+}
+
+static void some_after_task_step(Hooks *self, PyObject *task) {
+    int64_t number = self->records->running;
+    int over = self->exited;
+    if (is_chosen(self, number)) after_task_step(self, task);
+    else self->yielded = self->exited = 0, self->records->running = 0;
+    if (!over) return;
+    PyObject *key = PyLong_FromLongLong(number);
+    if (!key || PySet_Discard(self->chosen, key) < 0) report(self->choose);
+    Py_XDECREF(key);
+}
+
+static void some_task_scheduled(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (number == self->records->running || is_chosen(self, number)) task_scheduled(self, task);
+    else if (self->waiting) wait_is_over(self);
+}
+
+static void some_task_spawned(Hooks *self, PyObject *task) {
+    if (!self->entry_task) {
+        PyObject *name = PyObject_GetAttrString(task, "name");
+        if (name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, ENTRY_TASK) == 0)
+            self->entry_task = task_number(task);
+        Py_XDECREF(name);
+        PyErr_Clear();
+    }
+    PyObject *answer = PyObject_CallOneArg(self->choose, task);
+    if (!answer) report(self->choose);
+    else if (answer == Py_True) task_spawned(self, task);
+    Py_XDECREF(answer);
+}
+
+static void some_task_exited(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (is_chosen(self, number)) task_exited(self, task);
+    else if (number == self->records->running) self->exited = 1, self->yielded = 0;
+}
+
+static hook_function *const some[] = {some_before_task_step, some_after_task_step, some_task_scheduled, some_task_spawned,
+                                      some_task_exited, before_io_wait, after_io_wait};
+
+#define METHOD(hook, name)                                           \
+    static PyObject *Hooks_##name(Hooks *self, PyObject *argument) { \
+        if (self->recording) self->record[hook](self, argument);     \
+        if (signals_handle()) report((PyObject *)self);              \
         Py_RETURN_NONE;                                              \
     }
-METHOD(before_task_step)
-METHOD(after_task_step)
-METHOD(task_scheduled)
-METHOD(task_spawned)
-METHOD(task_exited)
-METHOD(before_io_wait)
-METHOD(after_io_wait)
+METHOD(BEFORE_TASK_STEP, before_task_step)
+METHOD(AFTER_TASK_STEP, after_task_step)
+METHOD(TASK_SCHEDULED, task_scheduled)
+METHOD(TASK_SPAWNED, task_spawned)
+METHOD(TASK_EXITED, task_exited)
+METHOD(BEFORE_IO_WAIT, before_io_wait)
+METHOD(AFTER_IO_WAIT, after_io_wait)
 
 /* --- in the place of trio's table ------------------------------------------------------------------------------------ */
 
@@ -320,8 +388,11 @@ static int Hooks_contains(Hooks *self, PyObject *name) {
 
 static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
     int hook = count ? hook_of(args[0]) : -1;
-    if (self->recording && hook >= 0 && hook < RECORDED && count == 2) record_hook[hook](self, args[1]);
-    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) Py_RETURN_NONE;
+    if (self->recording && hook >= 0 && hook < RECORDED && count == 2) self->record[hook](self, args[1]);
+    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) {
+        if (hook == TASK_SPAWNED && signals_handle()) return NULL;    /* as it would have come up without us */
+        Py_RETURN_NONE;
+    }
     PyObject *stack[4] = {self->original};
     if (count > 3) return PyErr_Format(PyExc_TypeError, "call(hook, *arguments)");
     for (Py_ssize_t i = 0; i < count; i++) stack[1 + i] = args[i];
@@ -388,13 +459,16 @@ static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
 }
 
 static PyObject *Hooks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"records", "capacity", "seal", "reason_of", "sample", "sample_every", "slow", NULL};
-    PyObject *records, *seal, *reason_of, *sample;
+    static char *names[] = {"records", "capacity", "seal", "reason_of", "sample", "sample_every", "slow",
+                            "choose",  "chosen",   "io",   NULL};
+    PyObject *records, *seal, *reason_of, *sample, *choose = Py_None, *chosen = Py_None;
     Py_ssize_t capacity;
     long long sample_every, slow;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOOLL", names, &Records_type, &records, &capacity, &seal, &reason_of,
-                                     &sample, &sample_every, &slow))
+    int io = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOOLL|OOp", names, &Records_type, &records, &capacity, &seal,
+                                     &reason_of, &sample, &sample_every, &slow, &choose, &chosen, &io))
         return NULL;
+    if (choose != Py_None && !PySet_Check(chosen)) return PyErr_Format(PyExc_TypeError, "chosen must be a set");
     if (!task_type) return PyErr_Format(PyExc_RuntimeError, "configure() comes first");
     Hooks *self = (Hooks *)type->tp_alloc(type, 0);
     if (!self) return NULL;
@@ -404,6 +478,12 @@ static PyObject *Hooks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->capacity = capacity;
     self->sample_every = sample_every;
     self->slow = slow;
+    self->record = all;
+    self->io = (char)io;
+    if (choose != Py_None) {
+        self->record = some;
+        self->choose = Py_NewRef(choose), self->chosen = Py_NewRef(chosen);
+    }
     self->pass_start = self->next_sample = clock_now();
     self->recording = 1;
     self->cell = -1;
@@ -418,6 +498,8 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
     Py_VISIT(self->seal);
     Py_VISIT(self->reason_of);
     Py_VISIT(self->sample);
+    Py_VISIT(self->choose);
+    Py_VISIT(self->chosen);
     Py_VISIT(self->original);
     return 0;
 }
@@ -433,6 +515,9 @@ static int Hooks_clear(Hooks *self) {
     Py_CLEAR(self->seal);
     Py_CLEAR(self->reason_of);
     Py_CLEAR(self->sample);
+    self->record = all;
+    Py_CLEAR(self->choose);
+    Py_CLEAR(self->chosen);
     Py_CLEAR(self->original);
     Py_CLEAR(self->records);
     return 0;

@@ -73,7 +73,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     if (m && (PyModule_AddObjectRef(m, "Records", (PyObject *)&Records_type) ||
               PyModule_AddObjectRef(m, "Hooks", (PyObject *)&Hooks_type) || PyModule_AddFunctions(m, reason_methods) ||
               PyModule_AddFunctions(m, number_methods) || PyModule_AddFunctions(m, watch_methods) ||
-              PyModule_AddFunctions(m, stack_methods)))
+              PyModule_AddFunctions(m, stack_methods) ||
+              PyModule_AddFunctions(m, signal_methods)))
         Py_CLEAR(m);
     return m;
 }

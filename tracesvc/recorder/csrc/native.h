@@ -7,6 +7,7 @@
  *   numbers.c   numbers for things, names of tasks
  *   watch.c     steps that run for long
  *   stacks.c    where a task is suspended
+ *   signals.c   a Ctrl-C that comes up in a hook
  *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
  *
  * Everything has a twin in Python that the same tests hold to the same behaviour; read that first.
@@ -141,6 +142,10 @@ extern PyMethodDef watch_methods[];
 /* hooks.c */
 int hooks_init(void);
 PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled);
+
+/* signals.c */
+int signals_handle(void);                                               /* -1 with an exception */
+extern PyMethodDef signal_methods[];
 
 /* stacks.c */
 PyObject *code_of(PyObject *coroutine);                                 /* borrowed; NULL: it is no plain coroutine */

@@ -1,0 +1,73 @@
+"""What a tracer does by the clock, about four times a second, in the pacer's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Final
+
+from tracesvc.events import Counter
+from tracesvc.recorder.clock import now
+from tracesvc.recorder.drain import Drain
+from tracesvc.recorder.hooks import RunHooks
+from tracesvc.recorder.pacer import ResidentMemory
+from tracesvc.recorder.session import Session
+
+__all__ = ["Beat"]
+
+RSS: Final = "process.rss"
+"""counter: bytes of memory that the process has resident"""
+RSS_STEP: Final = 64 << 10
+OLD: Final = 1_000_000_000
+"""ns after which a buffer is handed over though it is not full"""
+
+
+class Beat:
+    """Seals what is old, looks at memory and at who waits for long, has runs read anew after a loss."""
+
+    def __init__(
+        self, session: Session, drain: Drain, runs: list[RunHooks], then: Callable[[], None]
+    ) -> None:
+        """``runs`` are those that are recorded, as they come and go; ``then`` is called at last."""
+        self._session: Final = session
+        self._drain: Final = drain
+        self._runs: Final = runs
+        self._then: Final = then
+        self._memory: Final = ResidentMemory()
+        self._rss = 0
+
+    def __call__(self) -> None:
+        session = self._session
+        if not session.open:
+            return
+        session.end_procs_of_dead_threads()
+        if session.choice is None or "counters" in session.choice:
+            self._look_at_memory()
+        old = now() - OLD
+        for proc in list(session.procs.values()):
+            with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
+                if proc.records.first_time <= old:
+                    proc.seal(everything=True)
+        if session.slow >= 0:
+            for run in list(self._runs):
+                run.tell_stacks()
+        self._ask_for_tasks(old)
+        self._then()
+
+    def close(self) -> None:
+        """There will be none any more."""
+        self._memory.close()
+
+    def _look_at_memory(self) -> None:
+        rss = self._memory.read()
+        if abs(rss - self._rss) >= RSS_STEP:
+            self._rss = rss
+            self._session.process.extend((Counter.number, now(), RSS, float(rss), 0))
+
+    def _ask_for_tasks(self, old: int) -> None:
+        """After a loss: have the tasks of a run read anew, at most once a second."""
+        stale = self._drain.stale
+        for run in list(self._runs) if stale else ():
+            if run.proc is not None and run.proc.number in stale and run.asked <= old:
+                run.read_tasks(functools.partial(self._drain.repair, run.proc.number))

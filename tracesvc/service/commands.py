@@ -1,0 +1,246 @@
+"""Commands to programs: agents in them hold a stream open, on which the service sends what they are asked to do.
+
+An agent is there for as long as its stream is; nothing of it is kept.  A command goes to every agent of its source (and
+with its labels) at once, and the answer waits for what they say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tracesvc.service.config import Config
+from tracesvc.service.problems import HEARD_OUT, ProblemError
+from tracesvc.service.streams import StreamResponse
+
+__all__ = ["Agents", "command", "listen", "report", "sources"]
+
+MAX_AGENTS: Final = 10_000
+MAX_BODY: Final = 64 << 10
+"""bytes of a command, or of what an agent says to it"""
+WAITING: Final = 16
+"""commands that an agent may be behind"""
+PATIENCE: Final = 10.0
+"""seconds that agents have to answer, where the command does not say"""
+LONGEST: Final = 120.0
+DEEDS: Final = ("start", "stop", "snapshot", "set")
+EVERY: Final = "*"
+"""in place of a source: all of them"""
+
+
+@dataclass(slots=True)
+class _Agent:
+    source: str
+    labels: dict[str, str]
+    about: dict[str, str]
+    """host, pid, ...: what it says of itself"""
+    send: trio.MemorySendChannel[dict[str, Any]]
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    session: str | None = None
+    """that it pushes because it was told to"""
+
+    def facts(self) -> dict[str, Any]:
+        return {"agent": self.id, "labels": self.labels, "session": self.session, **self.about}
+
+
+class Agents:
+    """Those that are there."""
+
+    def __init__(self) -> None:
+        self._agents: Final[dict[str, _Agent]] = {}
+        self._numbers: Final = itertools.count(1).__next__
+        self._results: Final[dict[tuple[str, int], trio.MemorySendChannel[dict[str, Any]]]] = {}
+
+    def of(self, source: str, labels: dict[str, str]) -> list[_Agent]:
+        """Those of a source, or of all, that have these labels."""
+        return [
+            agent
+            for agent in self._agents.values()
+            if source in (EVERY, agent.source) and labels.items() <= agent.labels.items()
+        ]
+
+    def add(self, agent: _Agent) -> None:
+        """It is there from now on.
+
+        Raises:
+          ProblemError: there are too many.
+        """
+        if len(self._agents) >= MAX_AGENTS:
+            why = f"{MAX_AGENTS} agents are connected"
+            raise ProblemError(503, "too-many-agents", why, {"retry-after": "30"})
+        self._agents[agent.id] = agent
+
+    def remove(self, agent: _Agent) -> None:
+        """It is gone; whoever waits for it need not any more."""
+        self._agents.pop(agent.id, None)
+        agent.send.close()
+        for key in [key for key in self._results if key[0] == agent.id]:
+            self._results[key].close()
+
+    async def ask(self, agent: _Agent, what: dict[str, Any], patience: float) -> dict[str, Any]:
+        """What it says to a command."""
+        number = self._numbers()
+        key = agent.id, number
+        send, receive = trio.open_memory_channel[dict[str, Any]](1)
+        self._results[key] = send
+        said: dict[str, Any] = {"ok": False, "error": f"no answer within {patience:g} s"}
+        try:
+            with trio.move_on_after(patience):
+                agent.send.send_nowait({**what, "command": number})
+                said = await receive.receive()
+        except trio.WouldBlock:
+            said = {"ok": False, "error": f"{WAITING} commands wait for it already"}
+        except (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+            said = {"ok": False, "error": "its connection was lost"}
+        finally:
+            self._results.pop(key).close()
+            receive.close()
+        return {**agent.facts(), "source": agent.source, **said}
+
+    def answer(self, name: str, said: dict[str, Any]) -> None:
+        """An agent says what became of a command, or of itself.
+
+        Raises:
+          ProblemError: there is no such agent.
+        """
+        agent = self._agents.get(name)
+        if agent is None:
+            raise ProblemError(404, "unknown-agent", f"no agent {name[:40]!r} is connected")
+        if "session" in said:
+            session = said["session"]
+            agent.session = str(session)[:64] if session is not None else None
+        number = said.pop("command", None)
+        waiting = self._results.get((name, number)) if isinstance(number, int) else None
+        if waiting is not None:
+            try:
+                waiting.send_nowait(said)
+            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # said twice, or nobody waits any more
+
+
+async def listen(request: Request) -> Response:
+    """``GET /v1/sources/{source}/agent?label=K=V&host=H&pid=P``: a program waits for commands, one JSON object a line.
+
+    The first one tells its number, ``{"agent": ID, "heartbeat": SECONDS}``; an empty one says that the line is alive.
+    """
+    agents: Agents = request.app.state.agents
+    config: Config = request.app.state.config
+    labels = _labels(request.query_params.getlist("label"))
+    about = {
+        name: request.query_params[name][:200]
+        for name in ("host", "pid", "python", "trio", "flight")
+        if name in request.query_params
+    }
+    send, receive = trio.open_memory_channel[dict[str, Any]](WAITING)
+    agent = _Agent(request.path_params["source"], labels, about, send)
+    agents.add(agent)
+
+    async def body(part: Callable[[bytes], Awaitable[None]]) -> None:
+        beat = config.agent_heartbeat
+        try:
+            await part(_line({"agent": agent.id, "heartbeat": beat}))
+            while True:
+                what: dict[str, Any] = {}
+                with trio.move_on_after(beat):
+                    what = await receive.receive()
+                await part(_line(what))
+        finally:
+            agents.remove(agent)
+
+    return StreamResponse(body, request, {}, "application/x-ndjson")
+
+
+async def report(request: Request) -> Response:
+    """``POST /v1/agents/{agent}``: what became of a command."""
+    agents: Agents = request.app.state.agents
+    agents.answer(request.path_params["agent"], await _object(request))
+    return Response(status_code=204)
+
+
+async def command(request: Request) -> Response:
+    """``POST /v1/sources/{source}/commands``: have programs do something; source ``*`` is all of them.
+
+    The body: ``{"do": "start"|"stop"|"snapshot"|"set", "seconds": S, "options": {...}, "labels": {...}, "patience":
+    S}``.  The answer has a result per agent.
+    """
+    agents: Agents = request.app.state.agents
+    what = await _object(request)
+    deed, labels = what.get("do"), what.pop("labels", {})
+    if deed not in DEEDS:
+        raise ProblemError(422, "bad-command", f"do is one of {', '.join(DEEDS)}")
+    seconds = what.get("seconds")
+    if seconds is not None and not _positive(seconds):
+        raise ProblemError(422, "bad-command", "seconds is a number above 0")
+    patience = what.pop("patience", PATIENCE)
+    if not _positive(patience):
+        raise ProblemError(422, "bad-command", "patience is a number of seconds above 0")
+    if not isinstance(labels, dict) or not isinstance(what.get("options", {}), dict):
+        raise ProblemError(422, "bad-command", "labels and options are objects")
+    source = request.path_params["source"]
+    asked = agents.of(source, {str(k): str(v) for k, v in labels.items()})
+    if not asked:
+        raise ProblemError(404, "no-agent", f"no program {source[:100]!r} waits for commands")
+    results: list[dict[str, Any]] = [{} for _ in asked]
+
+    async def ask(i: int) -> None:
+        results[i] = await agents.ask(asked[i], what, min(float(patience), LONGEST))
+
+    async with trio.open_nursery() as nursery:
+        for i in range(len(asked)):
+            nursery.start_soon(ask, i)
+    return JSONResponse({"results": results})
+
+
+async def sources(request: Request) -> Response:
+    """``GET /v1/sources``: the programs that wait for commands."""
+    agents: Agents = request.app.state.agents
+    found: dict[str, list[dict[str, Any]]] = {}
+    for agent in agents.of(EVERY, {}):
+        found.setdefault(agent.source, []).append(agent.facts())
+    return JSONResponse(
+        {"sources": [{"source": name, "agents": found[name]} for name in sorted(found)]}
+    )
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in texts[:64]:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ProblemError(400, "bad-parameter", f"label is NAME=VALUE, not {text[:40]!r}")
+        labels[name[:100]] = value[:200]
+    return labels
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    data = b""
+    async with contextlib.aclosing(request.stream()) as parts:
+        async for part in parts:
+            data += part
+            if len(data) > MAX_BODY:
+                raise ProblemError(413, "body-too-large", f"a command may have {MAX_BODY} bytes")
+    request.scope[HEARD_OUT] = True
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ProblemError(422, "bad-json", "the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise ProblemError(422, "bad-json", "the body is to be a JSON object")
+    return found
+
+
+def _line(what: dict[str, Any]) -> bytes:
+    return json.dumps(what).encode() + b"\n"

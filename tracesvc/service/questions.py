@@ -1,0 +1,193 @@
+"""Questions about a session: ``GET /v1/sessions/{session}/{question}``, answered as by the command of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tracesvc.service.answers import Answers, Stored, as_json, opened
+from tracesvc.service.parameters import boolean, choices, integer, number, span_of_time
+from tracesvc.service.problems import ProblemError
+from tracesvc.store import Store, session_name
+
+if TYPE_CHECKING:
+    from tracesvc.model import Trace
+
+__all__ = ["question_routes"]
+
+Ask: TypeAlias = "Callable[[Trace], Any]"
+"""asks a trace, in a thread; gives an answer of `tracesvc.analysis`"""
+
+KINDS: Final = ("span", "region", "task", "step", "queue", "wait")
+LONGEST: Final = 1000
+"""of a list that has no natural end"""
+
+
+def _summary(_request: Request) -> Ask:
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import summarize
+
+        return summarize(trace)
+
+    return ask
+
+
+def _tasks(request: Request) -> Ask:
+    at = request.query_params.get("at")
+
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import tasks_at
+
+        return tasks_at(trace, _time(trace, "at", at))
+
+    return ask
+
+
+def _why(request: Request) -> Ask:
+    parameters = request.query_params
+    span, start, end = (parameters.get(name) for name in ("span", "from", "to"))
+    task = integer(request, "task", 0, least=1) if "task" in parameters else None
+    if (start is None) != (end is None):
+        raise ProblemError(400, "bad-parameter", "a window has both from and to")
+    if span is not None and start is not None:
+        raise ProblemError(400, "bad-parameter", "a span or a window, not both")
+    if task is not None and start is None:
+        raise ProblemError(400, "bad-parameter", "task goes with a window")
+
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import NotFoundError, why, why_window
+
+        low, high = _time(trace, "from", start), _time(trace, "to", end)
+        try:
+            if low is None or high is None:
+                number = span is not None and span.isascii() and span.isdigit() and len(span) < 19
+                return why(trace, int(span) if span is not None and number else span)
+            if high < low:
+                raise ProblemError(400, "bad-parameter", "to is before from")
+            return why_window(trace, low, high, task)
+        except NotFoundError as exc:
+            raise ProblemError(404, "not-found", str(exc)) from None
+
+    return ask
+
+
+def _stalls(request: Request) -> Ask:
+    over = span_of_time(request, "over", 10_000_000)
+    most = integer(request, "most", 20, least=1, most=LONGEST)
+
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import stalls
+
+        return stalls(trace, over, most)
+
+    return ask
+
+
+def _latency(request: Request) -> Ask:
+    of = choices(request, "of", KINDS)
+
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import Of, latencies
+
+        return latencies(trace, *map(Of, of))
+
+    return ask
+
+
+def _lint(request: Request) -> Ask:
+    step = span_of_time(request, "step", 200_000_000)
+    patience = span_of_time(request, "patience", 5_000_000_000)
+    tasks = integer(request, "tasks", 20, least=2)
+    only, own = request.query_params.getlist("only"), boolean(request, "own")
+
+    def ask(trace: Trace) -> Any:
+        from tracesvc.analysis import Limits, lint
+
+        limits = Limits(step=step, patience=patience, tasks=tasks, cancelled=patience)
+        try:
+            return lint(trace, limits, only, own=own)
+        except ValueError as exc:
+            raise ProblemError(400, "bad-parameter", str(exc)) from None
+
+    return ask
+
+
+QUESTIONS: Final[Mapping[str, Callable[[Request], Ask]]] = {
+    "summary": _summary,
+    "tasks": _tasks,
+    "why": _why,
+    "stalls": _stalls,
+    "latency": _latency,
+    "lint": _lint,
+}
+
+
+async def _question(ask_of: Callable[[Request], Ask], request: Request) -> Response:
+    ask = ask_of(request)
+    stored = await _stored(request, request.path_params["session"])
+
+    def work() -> bytes:
+        with opened(stored) as trace:
+            return as_json(_readable(ask, trace))
+
+    answers: Answers = request.app.state.answers
+    key = request.url.path, request.url.query, stored.info.bytes
+    return await answers.json(request, key, work)
+
+
+async def _diff(request: Request) -> Response:
+    """``GET .../diff?before=SESSION``: what became slower since then."""
+    ratio = number(request, "ratio", 1.25, least=1)
+    time = span_of_time(request, "time", 100_000)
+    count = integer(request, "count", 5, least=1)
+    if "before" not in request.query_params:
+        raise ProblemError(400, "bad-parameter", "before is the session to compare this one with")
+    after = await _stored(request, request.path_params["session"])
+    before = await _stored(request, session_name(request.query_params["before"]))
+
+    def work() -> bytes:
+        from tracesvc.analysis import Thresholds, diff
+
+        with opened(before) as old, opened(after) as new:
+            thresholds = Thresholds(ratio, time, count)
+            return as_json(_readable(lambda trace: diff(old, trace, thresholds), new))
+
+    answers: Answers = request.app.state.answers
+    key = request.url.path, request.url.query, before.info.bytes, after.info.bytes
+    return await answers.json(request, key, work)
+
+
+async def _stored(request: Request, name: str) -> Stored:
+    store: Store = request.app.state.store
+    return Stored(await store.info(name), await store.path(name))
+
+
+def _readable(ask: Ask, trace: Trace) -> Any:
+    from tracesvc.format import FormatError
+
+    try:
+        return ask(trace)
+    except FormatError as exc:  # of the disk: what is no trace was never taken
+        raise ProblemError(500, "unreadable", str(exc)) from None
+
+
+def _time(trace: Trace, name: str, text: str | None) -> int | None:
+    from tracesvc.model.times import Clock
+
+    if text is None:
+        return None
+    try:
+        return Clock(trace).parse(text[:40])
+    except ValueError as exc:
+        raise ProblemError(400, "bad-parameter", f"{name}: {exc}") from None
+
+
+def question_routes(at: str) -> list[Route]:
+    """Routes below the path of a session."""
+    routes = [Route(f"{at}/{name}", partial(_question, ask)) for name, ask in QUESTIONS.items()]
+    return [*routes, Route(f"{at}/diff", _diff)]

@@ -1,0 +1,141 @@
+// The page: what the address says is shown, the bar above it, keys that hold everywhere.
+
+import { ask, json, session as path } from "./api.js";
+import { h, swap, announce } from "./dom.js";
+import { help } from "./help.js";
+import { Live } from "./live.js";
+import { downloads } from "./downloads.js";
+import { Outline } from "./outline.js";
+import { Reports } from "./reports.js";
+import { Search } from "./search.js";
+import { Sessions, markOf } from "./sessions.js";
+import { Tail } from "./tail.js";
+import { TaskTree } from "./tasktree.js";
+import { TimelineView } from "./timelineview.js";
+import { applyTheme, isDark, toggleTheme } from "./theme.js";
+import { Commands } from "./commands.js";
+import { Diff } from "./diff.js";
+import { signIn } from "./login.js";
+
+const TABS = [["timeline", "Timeline"], ["tasks", "Tasks"], ["reports", "Reports"], ["events", "Events"]];
+const VIEWS = { timeline: TimelineView, tasks: TaskTree, reports: Reports, events: Tail };
+
+/** A session that is open: what all its views share. */
+class Open {
+  constructor(name) {
+    this.name = name;
+    this.info = null;
+    this.outline = null;
+    this.live = null;
+    this.memory = {};  // what a view wants to find again
+  }
+
+  at(ns) { return this.outline.began + BigInt(Math.max(0, Math.round(ns))); }
+
+  async load(progress) {
+    this.info = await json(path(this.name));
+    await this.refresh(progress);
+  }
+
+  async refresh(progress) {
+    const before = this.outline;
+    this.outline = new Outline(await ask(path(this.name, "/outline"), { progress }), before);
+    if (this.outline.closed && this.info.state === "live") this.info = await json(path(this.name));
+    return this.outline;
+  }
+}
+
+const bar = document.getElementById("bar"), main = document.getElementById("main");
+const app = { open: null, view: null, tab: "", go };
+
+/** Where an address leads: {session, tab, params}; {} is the list. */
+function parsed() {
+  const [where, search] = location.hash.replace(/^#\/?/, "").split("?");
+  const [kind, name, tab, other] = where.split("/").map(decodeURIComponent);
+  return { kind, session: kind === "s" ? name : "", tab: tab || "timeline", other: kind === "diff" ? [name, tab] : other, params: new URLSearchParams(search ?? "") };
+}
+
+export function address(session, tab, params) {
+  const search = String(params instanceof URLSearchParams ? params : new URLSearchParams(params));
+  return `#/s/${encodeURIComponent(session)}/${tab}${search ? `?${search}` : ""}`;
+}
+
+function go(tab, params = {}) { location.hash = address(app.open.name, tab, params); }
+
+let turn = 0;
+
+async function route() {
+  const to = parsed(), mine = ++turn;
+  if (app.view && app.open?.name === to.session && app.tab === to.tab && app.view.restore?.(to.params)) return;
+  app.view?.close();
+  app.view = null;
+  if (app.open && app.open.name !== to.session) { app.open.live?.close(); app.open = null; }
+  app.tab = to.tab;
+  if (!to.session) {
+    document.title = "tracesvc";
+    drawBar();
+    app.view = to.kind === "diff" ? new Diff(main, ...to.other) : new Sessions(main, { commands: new Commands() });
+    return;
+  }
+  try {
+    if (!app.open) {
+      const open = new Open(to.session);
+      const bar = h("progress", { max: 1, value: 0 }), text = h("div", {}, "Opening the session");
+      swap(main, h("div", { class: "progress" }, text, bar));
+      await open.load((done) => { bar.value = done; text.textContent = `Indexing the session, ${Math.floor(done * 100)} %`; });
+      if (mine !== turn) return;
+      app.open = open;
+    }
+    document.title = `${app.open.outline.source.name || app.open.name.slice(0, 8)} · tracesvc`;
+    drawBar();
+    app.view = new (VIEWS[to.tab] ?? TimelineView)(main, app, to.params);
+    if (app.open.info.state === "live" && !app.open.live) { app.open.live = new Live(app); }
+    app.open.live?.attach(app.view);
+  } catch (error) {
+    if (mine !== turn) return;
+    drawBar();
+    swap(main, h("div", { class: "page" }, h("div", { class: "column" }, h("div", { class: "card empty" }, h("h1", {}, error.status === 404 ? "There is no such session" : "The session cannot be shown"), h("p", {}, error.message), h("p", {}, h("a", { href: "#/" }, "All sessions"))))));
+    if (!error.status) throw error;
+  }
+}
+
+function drawBar() {
+  const { open, tab } = app;
+  const theme = h("button", { class: "quiet", title: "Dark or light (t)", "aria-label": isDark() ? "Light theme" : "Dark theme", onclick: flip }, isDark() ? "☀" : "☾");
+  const about = h("button", { class: "quiet", title: "Keys (?)", "aria-label": "Keys", onclick: help }, "?");
+  const brand = h("a", { class: "brand", href: "#/", "aria-label": "All sessions" }, h("img", { src: "icon.svg", alt: "" }), h("span", {}, "tracesvc"));
+  if (!open) { swap(bar, brand, h("span", { class: "gap" }), theme, about); return; }
+  const { source } = open.outline;
+  app.mark = h("span", {}, markOf(open.info.state));
+  app.search = new Search(app);
+  swap(bar, brand, h("div", { class: "crumb" }, h("strong", { dir: "auto" }, source.name || "(no name)"), h("span", {}, [source.host, source.pid ? `pid ${source.pid}` : ""].filter(Boolean).join(" "))), app.mark,
+    h("nav", { class: "tabs", "aria-label": "Views" }, TABS.map(([key, text]) => h("a", { href: address(open.name, key, app.open.memory[key] ?? {}), "aria-current": key === tab ? "page" : false, "data-tab": key }, text))),
+    h("span", { class: "gap" }), app.search.element, downloads(app), theme, about);
+}
+
+function flip() { toggleTheme(); drawBar(); announce(isDark() ? "Dark" : "Light"); if (app.open) app.open.live?.draw(); }
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.closest("input, select, textarea");
+  if (typing && event.key !== "Escape") return;
+  if (event.target.closest("dialog") && event.key !== "?") return;
+  switch (event.key) {
+    case "?": help(); break;
+    case "t": flip(); break;
+    case "/": if (!app.search) return; app.search.focus(); break;
+    case "l": if (!app.open?.live) return; app.open.live.toggle(); break;
+    case "1": case "2": case "3": case "4": { if (!app.open) return; const key = TABS[event.key - 1][0]; go(key, app.open.memory[key] ?? {}); break; }
+    case "Escape": if (typing) typing.blur(); return;
+    default: return;
+  }
+  event.preventDefault();
+});
+
+addEventListener("hashchange", route);
+applyTheme();
+signIn();
+route();
+
+// For tests, and for the curious in the console: what is on the screen, in numbers.
+globalThis.tracesvc = app;
