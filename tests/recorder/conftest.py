@@ -5,6 +5,8 @@ import os
 import pytest
 import trio
 
+import tracesvc
+from tracesvc.recorder import annotations
 from tracesvc.recorder.native import native
 from tracesvc.recorder.tracer import current_tracer
 
@@ -25,6 +27,9 @@ def way(request, monkeypatch):
     """Every test of the recorder is about the native one on the direct way, and about the twin on the public one."""
     monkeypatch.setenv("TRACESVC_WAY", request.param[0])
     monkeypatch.setenv("TRACESVC_NATIVE", request.param[1])
+    if request.param[1] == "0":
+        for name, twin in annotations.TWINS.items():
+            monkeypatch.setattr(tracesvc, name, twin)
     return request.param
 
 

@@ -35,6 +35,17 @@ def emits(tag: str) -> None:
         tracesvc.counter(f"counter {tag}", 1)
 
 
+class Asked:
+    """A name or an attribute that is no text: Python is asked for its repr, also in the middle of native code."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        hooks.now()
+        return self.text
+
+
 async def lives(rounds: int = 5) -> None:
     """Every hook and every annotation, several times."""
     async with trio.open_nursery() as nursery:
@@ -42,12 +53,12 @@ async def lives(rounds: int = 5) -> None:
         nursery.start_soon(produces, send, rounds)
         nursery.start_soon(consumes, receive)
         for number in range(rounds):
-            with tracesvc.span("outer", number=number):
+            with tracesvc.span("outer", number=number, asked=Asked("")):
                 nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.to_thread.run_sync(emits, "thread")
-                with tracesvc.region("part"):
-                    tracesvc.log("in it")
-                    tracesvc.counter("number", number)
+                with tracesvc.region(Asked("part"), asked=Asked("")):
+                    tracesvc.log("in it", asked=Asked(""))
+                    tracesvc.counter(Asked("number"), number)
                     await trio.sleep(0.0002)
             await trio.lowlevel.cancel_shielded_checkpoint()
 

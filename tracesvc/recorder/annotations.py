@@ -2,6 +2,9 @@
 
 While no tracer runs, `log` and `counter` return at once, and `span` and `region` only keep their place in the context:
 so that a tracer that starts in the middle finds the ones that are open.  Nothing here ever raises into the program.
+
+Where there is a native part, `span`, `region`, `log` and `counter` are those of ``csrc/annotations.c``, and these are
+their twins; `TWINS` has them in any case.
 """
 
 from __future__ import annotations
@@ -12,15 +15,17 @@ import itertools
 import math
 import sys
 from collections import Counter as Tally
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import trio
 
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
 from tracesvc.recorder.clock import now
+from tracesvc.recorder.native import native
 from tracesvc.recorder.session import local
 from tracesvc.recorder.texts import cut_name, cut_text
 
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVELS",
+    "TWINS",
     "Region",
     "Span",
     "counter",
@@ -60,7 +66,9 @@ class _Recording:
     """the session that is on, if any"""
 
 
-recording: Final = _Recording()
+recording: Final = (
+    _Recording() if native is None else cast(_Recording, native.Annotating())
+)
 current_span: Final[ContextVar[Span | None]] = ContextVar("tracesvc_span", default=None)
 current_region: Final[ContextVar[Region | None]] = ContextVar("tracesvc_region", default=None)
 current_proc: Final[ContextVar[Proc | None]] = ContextVar("tracesvc_proc", default=None)
@@ -70,10 +78,18 @@ repairs: Final[Tally[str]] = Tally()
 """misuse that was put right, by kind"""
 
 
-if sys.version_info < (3, 12):
-    # There a collection may begin in the middle of C code.  If that is about to copy the context or to set a variable
-    # in it, and a finalizer sets one too, Python loses what it was looking at and crashes.  So a span or region that
-    # begins within a collection is recorded, and does not become the current one.
+# Before CPython 3.12 a collection may begin in the middle of C code.  If that is about to copy the context or to set a
+# variable in it, and a finalizer sets one too, Python loses what it was looking at and crashes.  So a span or region
+# that begins within a collection is recorded, and does not become the current one.
+if sys.version_info >= (3, 12):
+
+    def _within_collection() -> bool:
+        return False
+
+elif native is not None:
+    gc.callbacks.insert(0, native.collection_begins)
+    _within_collection: Callable[[], bool] = native.within_collection
+else:
     _collecting: Final[list[int]] = []
     """the thread in which a collection is under way"""
 
@@ -95,14 +111,8 @@ if sys.version_info < (3, 12):
 
     gc.callbacks.insert(0, _collection_begins)
 
-    def _set(variable: ContextVar[Any], value: Any) -> None:
-        if not _collecting or _collecting[0] != get_ident():
-            variable.set(value)
-
-else:
-
-    def _set(variable: ContextVar[Any], value: Any) -> None:
-        variable.set(value)
+    def _within_collection() -> bool:
+        return bool(_collecting) and _collecting[0] == get_ident()
 
 
 def _writer(session: Session) -> tuple[Proc, int]:
@@ -127,7 +137,16 @@ def _emit(session: Session, proc: Proc, record: tuple[Any, ...], payload: int = 
 class _Work:
     """What spans and regions have in common: each is entered once and left once, and knows what it lies in."""
 
-    __slots__ = ("_attributes", "begun_in", "ended", "entered", "id", "name", "outer")
+    __slots__ = (
+        "_attributes",
+        "_unplaced",
+        "begun_in",
+        "ended",
+        "entered",
+        "id",
+        "name",
+        "outer",
+    )
 
     kind: ClassVar[str]
 
@@ -140,6 +159,8 @@ class _Work:
         self.begun_in: Session | None = None
         """the session that has its begin"""
         self.entered = self.ended = False
+        self._unplaced = False
+        """it never became the current one"""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.name!r}>"
@@ -155,7 +176,10 @@ class _Work:
             outer is not None and outer.ended
         ):  # what that lay in is of no more use: misuse must not make a chain for ever
             outer.outer = _innermost_open(outer.outer)
-        _set(current, self)
+        if _within_collection():
+            self._unplaced = True
+        else:
+            current.set(self)
         return True
 
     def _leave(self, current: ContextVar[Any], *, elsewhere: bool = False) -> bool:
@@ -166,8 +190,8 @@ class _Work:
         self.ended = True
         inner = current.get()
         if inner is self:
-            _set(current, self.outer)
-        else:
+            self._uncover(current)
+        elif not self._unplaced:
             while inner is not None and inner.outer is not self:
                 inner = inner.outer
             if inner is None:
@@ -179,6 +203,11 @@ class _Work:
         if elsewhere:
             repairs[f"{self.kind} ended elsewhere"] += 1
         return True
+
+    def _uncover(self, current: ContextVar[Any]) -> None:
+        """The outer one is the current one again."""
+        if not _within_collection():
+            current.set(self.outer)
 
 
 class Span(_Work):
@@ -223,15 +252,15 @@ class Span(_Work):
 class Region(_Work):
     """A lexical piece of work inside one task; made by `region`."""
 
-    __slots__ = ("_key", "_stack", "swept", "task")
+    __slots__ = ("_key", "below", "swept", "task")
     kind = "region"
 
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
         super().__init__(name, attributes)
         self.task = 0
         """the task it belongs to"""
-        self._stack: list[Region] = []
-        """the open regions of that task, or of a thread that works for none, outermost first"""
+        self.below: Region | None = None
+        """the next open region of that task, or of a thread that works for none, outwards"""
         self._key = 0
         self.swept = False
         """ended by the end of one around it; its own is still to come"""
@@ -253,8 +282,8 @@ class Region(_Work):
         attributes, size = _attributes(given)
         self.task, self.begun_in = task, session
         self._key = task or -proc.number
-        self._stack = session.open_regions.setdefault(self._key, [])
-        self._stack.append(self)
+        self.below = session.open_regions.get(self._key)
+        session.open_regions[self._key] = self
         _emit(
             session,
             proc,
@@ -271,7 +300,7 @@ class Region(_Work):
         if self.swept:
             self.swept = False
             if current_region.get() is self:
-                _set(current_region, self.outer)
+                self._uncover(current_region)
             return
         session = recording.session
         if session is None or self.begun_in is not session:
@@ -280,16 +309,18 @@ class Region(_Work):
         proc, task = _writer(session)
         if not self._leave(current_region, elsewhere=task != self.task):
             return
-        while (
-            self._stack
-        ):  # those inside it end with it: regions of a task nest in the trace, whatever happened
-            inner = self._stack.pop()
-            inner.swept, inner.ended = inner is not self, True
-            _emit(session, proc, (RegionEnd.number, now(), inner.id, self.task, 0))
-            if inner is self:
-                break
-        if not self._stack:
-            session.open_regions.pop(self._key, None)
+        # Those inside it end with it: regions of a task nest in the trace, whatever happened.
+        innermost = session.open_regions[self._key]
+        if self.below is None:
+            del session.open_regions[self._key]
+        else:
+            session.open_regions[self._key] = self.below
+        region: Region | None = innermost
+        while region is not None:
+            below, region.below = region.below, None
+            region.swept, region.ended = region is not self, True
+            _emit(session, proc, (RegionEnd.number, now(), region.id, self.task, 0))
+            region = None if region is self else below
 
 
 def _innermost_open(found: Any) -> Any:
@@ -398,11 +429,15 @@ def open_annotations(session: Session, proc: Proc, tasks: list[tuple[int, Contex
     ``tasks`` has parents before children: a region in the contexts of both is the parent's.
     """
     for task, context in tasks:
-        spans = _open(context.get(current_span), session)
-        for found in spans:
-            found.begin(session, proc, task)
-        for inner in _open(context.get(current_region), session):
-            inner.begin(session, proc, task)
+        for span, region in _innermost(context):
+            for found in (*_open(span, session), *_open(region, session)):
+                found.begin(session, proc, task)
+
+
+def _innermost(context: Context) -> list[tuple[Any, Any]]:
+    """Span and region, natively made or not."""
+    places = [(context.get(current_span), context.get(current_region))]
+    return places if native is None else [*places, native.position_of(context)]
 
 
 def _open(innermost: Any, session: Session) -> list[Any]:
@@ -418,9 +453,38 @@ def _open(innermost: Any, session: Session) -> list[Any]:
 @contextlib.contextmanager
 def writing_to(proc: Proc) -> Any:
     """What the current task and its children emit goes to ``proc`` (where they run in its thread)."""
+    if native is not None:
+        native.own_proc(current_proc)
     token = current_proc.set(proc)
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):  # left in another context
             current_proc.reset(token)
+
+
+def _repair(kind: str, what: str) -> None:
+    repairs[f"{kind} {what}"] += 1
+
+
+TWINS: Final[dict[str, Callable[..., Any]]] = {
+    "span": span,
+    "region": region,
+    "log": log,
+    "counter": counter,
+}
+"""in Python; the module's own ones may be native"""
+
+if not TYPE_CHECKING and native is not None:
+    signatures = (
+        "(name, /, **attributes)",
+        "(name, /, **attributes)",
+        "(message, /, *, level='info', **attributes)",
+        "(name, value, /)",
+    )
+    documents = tuple(
+        f"{name}{signature}\n--\n\n{twin.__doc__}".encode()
+        for (name, twin), signature in zip(TWINS.items(), signatures, strict=True)
+    )
+    native.annotations(cut_name, cut_text, _attributes, _repair, LEVELS, documents)
+    span, region, log, counter = (getattr(native, name) for name in TWINS)

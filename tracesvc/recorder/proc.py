@@ -19,6 +19,7 @@ from tracesvc.events import LossCause, ProcKind, ProcStart, ProcStop
 from tracesvc.format.batch import SLOTS
 from tracesvc.format.records import LossRow
 from tracesvc.recorder.clock import now
+from tracesvc.recorder.native import native
 from tracesvc.recorder.records import AnyRecords, Records, flat
 from tracesvc.recorder.texts import cut_name
 
@@ -85,6 +86,7 @@ class Proc:
         self.records: Final = session.new_records()
         self.capacity: Final = events * (SLOTS if isinstance(self.records, Records) else 1)
         """``len(proc.records)`` of a full buffer"""
+        self.records.capacity = self.capacity
         self.extend: Final[Callable[[tuple[Any, ...]], None]] = self.records.extend
         self.payload = 0
         """bytes of texts and attributes in the buffer, about"""
@@ -207,3 +209,7 @@ class Proc:
         self._enter_skipped()
         rows, self._pending_loss = self._pending_loss, []
         return rows
+
+
+if native is not None:
+    native.procs(Proc)

@@ -8,6 +8,7 @@ that moment (a signal handler, a ``__del__``, the garbage collector) and from wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from itertools import chain, compress
 from typing import Any, Final, Protocol
@@ -22,6 +23,8 @@ _PLACES: Final = tuple(range(MAX_EVENTS))
 class AnyRecords(Protocol):
     """What a buffer of either kind can do."""
 
+    capacity: int
+    """``len`` of a full one"""
     running: int
     """the task whose step runs in this proc (or whose thread call), 0: none"""
 
@@ -75,11 +78,12 @@ class AnyRecords(Protocol):
 class Records(list[Any]):
     """Records in a flat list."""
 
-    __slots__ = ("running",)
+    __slots__ = ("capacity", "running")
     missed = 0
 
     def __init__(self, slots: Iterable[Any] = ()) -> None:
         super().__init__(slots)
+        self.capacity = sys.maxsize
         self.running = 0
 
     @property

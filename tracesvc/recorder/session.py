@@ -14,12 +14,13 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 from tracesvc.events import LossCause, ProcKind
 from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.native import native
 from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.records import AnyRecords, Records
@@ -38,11 +39,13 @@ class _Local(threading.local):
     """the proc that this thread writes to"""
 
 
-local: Final = _Local()
+local: Final = _Local() if native is None else cast(_Local, native.Local())
 
 
 class Session:
     """What is shared by everything that records between one start and its stop."""
+
+    __slots__ = ("__dict__", "__weakref__", "open", "policy")  # these two are read with every annotation
 
     def __init__(
         self,
@@ -83,8 +86,8 @@ class Session:
         self._full, self._take = trio.open_memory_channel[Buffer](queue_buffers)
         self.draining = False
         self.open_spans: Final[set[int]] = set()
-        self.open_regions: Final[dict[int, list[Region]]] = {}
-        """task (or minus the proc of a thread that works for none) -> its open regions, outermost first"""
+        self.open_regions: Final[dict[int, Region]] = {}
+        """task (or minus the proc of a thread that works for none) -> its innermost open region"""
         self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
 
     # --- procs -----------------------------------------------------------------------------------
@@ -127,8 +130,15 @@ class Session:
 
     def open_annotations(self) -> set[int]:
         """Numbers of the spans and regions that have begun in this session and not ended."""
-        regions = list(self.open_regions.values())
-        return self.open_spans | {region.id for stack in regions for region in list(stack)}
+        found = set(self.open_spans)
+        if native is not None:
+            found |= native.open_annotations()  # when the session ends they are put into `open_spans`
+        for innermost in list(self.open_regions.values()):
+            region: Region | None = innermost
+            while region is not None:
+                found.add(region.id)
+                region = region.below
+        return found
 
     # --- the full queue and the empty list -------------------------------------------------------
 
@@ -305,3 +315,7 @@ class Session:
 
 def _nothing() -> None:
     """Asks a token whether its run is still there."""
+
+
+if native is not None:
+    native.sessions(Session)

@@ -3,6 +3,7 @@
 
 struct numbers numbers;
 const char *codes[256];
+uint8_t fields_of[256];
 char is_end[256];
 PyTypeObject *task_type;
 Py_ssize_t task_slot[SLOTS_USED];
@@ -13,7 +14,8 @@ static const struct {
 } wanted[] = {
 #define NUMBER(name) {#name, &numbers.name}
     NUMBER(task_create), NUMBER(task_runnable), NUMBER(step_start), NUMBER(step_yield), NUMBER(step_block), NUMBER(task_exit),
-    NUMBER(task_stack), NUMBER(io_wait_start), NUMBER(io_wait_end), NUMBER(cause_task), NUMBER(cause_io),
+    NUMBER(span_begin), NUMBER(span_end), NUMBER(region_begin), NUMBER(region_end), NUMBER(log), NUMBER(counter),
+    NUMBER(gc_start), NUMBER(gc_end), NUMBER(task_stack), NUMBER(io_wait_start), NUMBER(io_wait_end), NUMBER(cause_task), NUMBER(cause_io),
     NUMBER(cause_timer), NUMBER(cause_thread), NUMBER(cause_cancel), NUMBER(cause_signal), NUMBER(reason_signal),
     NUMBER(reason_readable), NUMBER(reason_writable), NUMBER(reason_process)};
 
@@ -36,6 +38,7 @@ static PyObject *configure(PyObject *module, PyObject *args) {
         long type = PyLong_AsLong(key);
         if (type < 0 || type > 255 || !PyBytes_Check(text)) return PyErr_Format(PyExc_ValueError, "codes: type -> bytes");
         codes[type] = PyBytes_AS_STRING(text);
+        fields_of[type] = (uint8_t)PyBytes_GET_SIZE(text);
     }
     memcpy(is_end, PyBytes_AS_STRING(ends), sizeof is_end);
     Py_XSETREF(kept_alive, Py_NewRef(storage));
@@ -50,13 +53,7 @@ static PyObject *shape(PyObject *module, PyObject *args) {
     PyObject *task, *error, *cancelled;
     Py_ssize_t found[SLOTS_USED];
     if (!PyArg_ParseTuple(args, "O!OO", &PyType_Type, &task, &error, &cancelled)) return NULL;
-    for (int i = 0; i < SLOTS_USED; i++) {
-        PyObject *slot = PyObject_GetAttrString(task, names[i]);
-        int good = slot && Py_IS_TYPE(slot, &PyMemberDescr_Type) && ((PyMemberDescrObject *)slot)->d_member->type == T_OBJECT_EX;
-        if (good) found[i] = ((PyMemberDescrObject *)slot)->d_member->offset;
-        Py_XDECREF(slot);
-        if (!good) return PyErr_Format(PyExc_TypeError, "trio's Task has no slot %s", names[i]);
-    }
+    if (slots_of(task, names, SLOTS_USED, found)) return NULL;
     memcpy(task_slot, found, sizeof found);
     Py_XSETREF(task_type, (PyTypeObject *)Py_NewRef(task));
     return hooks_outcomes(error, cancelled);
@@ -68,13 +65,18 @@ static PyMethodDef methods[] = {{"configure", configure, METH_VARARGS, NULL},
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.recorder._native", NULL, -1, methods};
 
 PyMODINIT_FUNC PyInit__native(void) {
-    if (PyType_Ready(&Records_type) || PyType_Ready(&Hooks_type) || hooks_init() || reasons_init() || numbers_init() || stacks_init()) return NULL;
+    PyTypeObject *const types[] = {&Records_type, &Hooks_type, &Span_type, &Region_type, &Position_type, &Annotating_type, &Local_type};
+    PyMethodDef *const functions[] = {reason_methods, number_methods, watch_methods, stack_methods, proc_methods, position_methods,
+                                      annotation_methods, garbage_methods, signal_methods};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (PyType_Ready(types[i])) return NULL;
+    if (hooks_init() || reasons_init() || numbers_init() || stacks_init() || procs_init() || positions_init() || annotations_init() ||
+        garbage_init())
+        return NULL;
     PyObject *m = PyModule_Create(&module);
-    if (m && (PyModule_AddObjectRef(m, "Records", (PyObject *)&Records_type) ||
-              PyModule_AddObjectRef(m, "Hooks", (PyObject *)&Hooks_type) || PyModule_AddFunctions(m, reason_methods) ||
-              PyModule_AddFunctions(m, number_methods) || PyModule_AddFunctions(m, watch_methods) ||
-              PyModule_AddFunctions(m, stack_methods) ||
-              PyModule_AddFunctions(m, signal_methods)))
-        Py_CLEAR(m);
+    for (size_t i = 0; m && i < sizeof types / sizeof *types; i++)
+        if (PyModule_AddType(m, types[i])) Py_CLEAR(m);
+    for (size_t i = 0; m && i < sizeof functions / sizeof *functions; i++)
+        if (PyModule_AddFunctions(m, functions[i])) Py_CLEAR(m);
     return m;
 }

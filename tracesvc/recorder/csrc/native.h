@@ -8,6 +8,10 @@
  *   watch.c     steps that run for long
  *   stacks.c    where a task is suspended
  *   signals.c   a Ctrl-C that comes up in a hook
+ *   procs.c     the proc that a thread writes to; storing into one what comes from elsewhere than a hook
+ *   positions.c    the position of a context in spans and regions
+ *   annotations.c  spans, regions, logs, counters
+ *   garbage.c   garbage collections
  *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
  *
  * Everything has a twin in Python that the same tests hold to the same behaviour; read that first.
@@ -20,6 +24,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -55,6 +60,7 @@ typedef struct {
     PyObject_HEAD
     record *items;
     Py_ssize_t n, room;
+    Py_ssize_t capacity;                 /* of a full buffer */
     Py_ssize_t missed;                   /* events that found no memory, since the last take() */
     long long running;                   /* task whose step runs here, 0: none */
 } Records;
@@ -63,13 +69,15 @@ typedef struct {
 extern struct numbers {
     uint8_t task_create, task_runnable, step_start, step_yield, step_block, task_exit, task_stack;
     uint8_t io_wait_start, io_wait_end;
+    uint8_t span_begin, span_end, region_begin, region_end, log, counter, gc_start, gc_end;
     uint8_t cause_task, cause_io, cause_timer, cause_thread, cause_cancel, cause_signal;
     uint8_t reason_signal, reason_readable, reason_writable, reason_process;
 } numbers;
 extern const char *codes[256];           /* type -> storage of each field: q, d, s (name), k (stack), - (data) */
+extern uint8_t fields_of[256];            /* type -> how many there are */
 extern char is_end[256];                 /* types that end a step */
 
-extern PyTypeObject Records_type, Hooks_type;
+extern PyTypeObject Records_type, Hooks_type, Span_type, Region_type, Position_type, Annotating_type, Local_type;
 
 static inline int64_t clock_now(void) {
     struct timespec t;
@@ -94,6 +102,8 @@ static inline void records_add(Records *self, uint8_t type, int64_t time, int64_
     r->type = type;
 }
 
+PyObject *record_row(const record *r);                                  /* as a tuple of five; NULL with an exception */
+void record_drop(const record *r);                                      /* its references */
 PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count);
 
 /* trio's Task, by the places of its slots. */
@@ -138,6 +148,41 @@ int64_t *watch_cell(int *index);             /* where a run says when its step b
 void watch_in_main(int index);
 void watch_release(int index);
 extern PyMethodDef watch_methods[];
+
+/* procs.c */
+enum proc_slot { PROC_SESSION, PROC_LIVE, PROC_THREAD, PROC_RECORDS, PROC_EXTEND, PROC_PAYLOAD, PROC_SEALED, PROC_NUMBER, PROC_SLOTS };
+extern PyTypeObject *proc_type;
+extern Py_ssize_t proc_slots[PROC_SLOTS];
+
+static inline PyObject *proc_get(PyObject *proc, enum proc_slot slot) { /* borrowed; NULL: it is no proc */
+    return Py_IS_TYPE(proc, proc_type) ? *(PyObject **)((char *)proc + proc_slots[slot]) : NULL;
+}
+int64_t proc_number(PyObject *proc);
+int session_open(PyObject *session);
+PyObject *session_policy(PyObject *session);                            /* borrowed */
+int slots_of(PyObject *type, const char *const *names, int n, Py_ssize_t *places);
+PyObject *thread_proc(PyObject *session);                               /* borrowed; NULL: this thread has none */
+PyObject *writer(PyObject *session, int64_t *task);
+int store(PyObject *proc, record *event, int64_t payload);
+void store_nothing(PyObject *proc);
+extern PyMethodDef proc_methods[];
+int procs_init(void);
+
+/* positions.c */
+enum work_kind { SPAN, REGION, KINDS };
+typedef struct {
+    PyObject_HEAD
+    PyObject *current[KINDS];                                           /* owned, the innermost ones; NULL: none */
+} position;
+position *position_here(void);                                                /* borrowed; NULL: this context has none */
+position *position_to_change(void);
+extern PyMethodDef position_methods[];
+int positions_init(void);
+
+/* annotations.c, garbage.c */
+int within_collection(void);
+extern PyMethodDef annotation_methods[], garbage_methods[];
+int annotations_init(void), garbage_init(void);
 
 /* hooks.c */
 int hooks_init(void);

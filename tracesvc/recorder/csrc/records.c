@@ -3,10 +3,13 @@
 
 enum { SLOTS = 5 };
 
+void record_drop(const record *r) {
+    for (int k = 0; r->objects && k < WIDE; k++)
+        if (r->tag[k] == OBJECT) Py_DECREF(r->v[k].o);
+}
+
 static void clear_records(record *items, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++)
-        for (int k = 0; items[i].objects && k < WIDE; k++)
-            if (items[i].tag[k] == OBJECT) Py_DECREF(items[i].v[k].o);
+    for (Py_ssize_t i = 0; i < n; i++) record_drop(&items[i]);
 }
 
 record *records_grow(Records *self) {
@@ -75,8 +78,9 @@ static PyObject *from_value(value v, uint8_t tag) {
 }
 
 static PyObject *rest_of(const record *r) {
-    PyObject *rest = PyTuple_New(WIDE - FIELDS + 1), *field;
-    for (int k = FIELDS - 1; k < WIDE && rest; k++) {
+    int fields = fields_of[r->type];
+    PyObject *rest = PyTuple_New(fields - FIELDS + 1), *field;
+    for (int k = FIELDS - 1; k < fields && rest; k++) {
         field = from_value(r->v[k], r->tag[k]);
         if (field) PyTuple_SET_ITEM(rest, k - (FIELDS - 1), field);
         else Py_CLEAR(rest);
@@ -84,12 +88,8 @@ static PyObject *rest_of(const record *r) {
     return rest;
 }
 
-static PyObject *Records_item(Records *self, Py_ssize_t i) {
-    if (i < 0 || i >= self->n) {
-        PyErr_SetString(PyExc_IndexError, "no such record");
-        return NULL;
-    }
-    record r = self->items[i];
+PyObject *record_row(const record *stored) {
+    record r = *stored;
     int fields = r.wide ? WIDE : FIELDS;
     for (int k = 0; k < fields; k++)
         if (r.tag[k] == OBJECT) Py_INCREF(r.v[k].o);     /* making a tuple may run a collection, and that anything */
@@ -112,6 +112,12 @@ static PyObject *Records_item(Records *self, Py_ssize_t i) {
     for (int k = 0; k < fields; k++)
         if (r.tag[k] == OBJECT) Py_DECREF(r.v[k].o);
     return row;
+}
+
+static PyObject *Records_item(Records *self, Py_ssize_t i) {
+    if (i >= 0 && i < self->n) return record_row(&self->items[i]);
+    PyErr_SetString(PyExc_IndexError, "no such record");
+    return NULL;
 }
 
 static PyObject *Records_record(Records *self, PyObject *index) {
@@ -218,6 +224,7 @@ static PyObject *Records_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     static char *names[] = {"room", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n", names, &room)) return NULL;
     Records *self = (Records *)type->tp_alloc(type, 0);
+    if (self) self->capacity = PY_SSIZE_T_MAX;
     if (!self || room <= 0) return (PyObject *)self;
     self->items = PyMem_RawMalloc((size_t)room * sizeof(record));
     if (!self->items) {
@@ -258,6 +265,7 @@ static PyMethodDef methods[] = {
     {"encode", (PyCFunction)(void (*)(void))records_encode, METH_FASTCALL, NULL},
     {0}};
 static PyMemberDef members[] = {{"events", T_PYSSIZET, offsetof(Records, n), READONLY, NULL},
+                                {"capacity", T_PYSSIZET, offsetof(Records, capacity), 0, NULL},
                                 {"running", T_LONGLONG, offsetof(Records, running), 0, NULL},
                                 {"missed", T_PYSSIZET, offsetof(Records, missed), READONLY, NULL},
                                 {0}};
