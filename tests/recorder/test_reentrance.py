@@ -36,7 +36,7 @@ def emits(tag: str) -> None:
 
 
 class Asked:
-    """A name or an attribute that is no text: Python is asked for its repr, also in the middle of native code."""
+    """A name, an attribute or a value that is no plain one: Python is asked, also in the middle of native code."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -44,6 +44,10 @@ class Asked:
     def __repr__(self) -> str:
         hooks.now()
         return self.text
+
+    def __float__(self) -> float:
+        hooks.now()
+        return float(self.text)
 
 
 async def lives(rounds: int = 5) -> None:
@@ -53,12 +57,12 @@ async def lives(rounds: int = 5) -> None:
         nursery.start_soon(produces, send, rounds)
         nursery.start_soon(consumes, receive)
         for number in range(rounds):
-            with tracesvc.span("outer", number=number, asked=Asked("")):
+            with tracesvc.span(Asked("outer"), number=number, asked=Asked("")):
                 nursery.start_soon(trio.lowlevel.checkpoint, name="no plain näme")
                 await trio.to_thread.run_sync(emits, "thread")
                 with tracesvc.region(Asked("part"), asked=Asked("")):
-                    tracesvc.log("in it", asked=Asked(""))
-                    tracesvc.counter(Asked("number"), number)
+                    tracesvc.log(Asked("in it"), level=Asked("info"), asked=Asked(""))
+                    tracesvc.counter(Asked("number"), Asked(str(number)))
                     await trio.sleep(0.0002)
             await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -66,9 +66,7 @@ class _Recording:
     """the session that is on, if any"""
 
 
-recording: Final = (
-    _Recording() if native is None else cast(_Recording, native.Annotating())
-)
+recording: Final = _Recording() if native is None else cast(_Recording, native.Annotating())
 current_span: Final[ContextVar[Span | None]] = ContextVar("tracesvc_span", default=None)
 current_region: Final[ContextVar[Region | None]] = ContextVar("tracesvc_region", default=None)
 current_proc: Final[ContextVar[Proc | None]] = ContextVar("tracesvc_proc", default=None)

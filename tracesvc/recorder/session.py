@@ -45,7 +45,12 @@ local: Final = _Local() if native is None else cast(_Local, native.Local())
 class Session:
     """What is shared by everything that records between one start and its stop."""
 
-    __slots__ = ("__dict__", "__weakref__", "open", "policy")  # these two are read with every annotation
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "open",
+        "policy",
+    )  # these two are read with every annotation
 
     def __init__(
         self,
@@ -132,7 +137,9 @@ class Session:
         """Numbers of the spans and regions that have begun in this session and not ended."""
         found = set(self.open_spans)
         if native is not None:
-            found |= native.open_annotations()  # when the session ends they are put into `open_spans`
+            found |= (
+                native.open_annotations()
+            )  # when the session ends they are put into `open_spans`
         for innermost in list(self.open_regions.values()):
             region: Region | None = innermost
             while region is not None:
