@@ -69,5 +69,7 @@ class Beat:
         """After a loss: have the tasks of a run read anew, at most once a second."""
         stale = self._drain.stale
         for run in list(self._runs) if stale else ():
-            if run.proc is not None and run.proc.number in stale and run.asked <= old:
+            if run.proc is None or run.dark or run.asked > old:
+                continue
+            if run.proc.number in stale:
                 run.read_tasks(functools.partial(self._drain.repair, run.proc.number))

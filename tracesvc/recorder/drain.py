@@ -186,6 +186,11 @@ class Drain:
         assert proc is not None
         account = self._account(proc.number)
         frames = self._losses(buffer.lost)
+        account.next = buffer.first
+        if proc.number in self._trees and self._trees[proc.number].seq == buffer.first:
+            self._repair(proc.number, account)
+        if self._session.meter is not None:
+            self._session.meter.count(records.types())
         if not records.in_order(account.newest):
             records = listed = flat(records)
             self.late += _move_up(listed, account.newest)
@@ -214,6 +219,8 @@ class Drain:
             account.next = row.last + 1
             account.lost += row.last - row.first + 1
             if not LossCause.loses_track(row.cause):
+                if self._session.meter is not None:
+                    self._session.meter.skipped(row.last - row.first + 1)
                 continue
             self.stale.add(row.proc)
             self._beginning.discard(row.proc)

@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from time import thread_time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -49,6 +50,8 @@ class RunHooks(trio.abc.Instrument):
         """ident of the thread it runs in"""
         self._told = 0
         """when `tell_stacks` looked last: it looks at every task that waits"""
+        self.dark = False
+        """nothing of it is recorded now, for the sake of the budget"""
         self.asked = 0
         """when its tasks were last asked for"""
 
@@ -74,7 +77,10 @@ class RunHooks(trio.abc.Instrument):
         self._token = trio.lowlevel.current_trio_token()
         self._before, local.proc = local.proc, proc
         self.thread = threading.get_ident()
-        self.recording = new_recording(proc, self._session.slow, self._session.choice)
+        session, measured = self._session, self._session.meter is not None
+        self.recording = new_recording(proc, session.slow, session.choice, measured=measured)
+        if measured:
+            proc.dark = self.recording
         if self.thread == threading.main_thread().ident and not isinstance(
             self.recording, Recording
         ):
@@ -87,6 +93,8 @@ class RunHooks(trio.abc.Instrument):
 
     def _close(self) -> None:
         """Have trio call it no more; in the run."""
+        if self.proc is not None:
+            self.proc.let_go()
         if isinstance(self.recording, Recording):
             self.recording.let_go()
         elif self.recording is not None:
@@ -128,19 +136,36 @@ class RunHooks(trio.abc.Instrument):
         if local.proc is self.proc:
             local.proc = self._before
 
-    def read_tasks(self, answer: Callable[[TaskTree], None]) -> None:
-        """Have the state of the run's tasks read, in that run, and given to ``answer`` there."""
+    def darken(self) -> None:
+        """Record nothing of this run until `read_tasks` is told to; any thread."""
+        self.dark = True
+        self.recording.darken()
+        if self.proc is not None:
+            self.proc.seal(everything=True)
+
+    def read_tasks(self, answer: Callable[[TaskTree], None], *, light: bool = False) -> None:
+        """Have the state of the run's tasks read, in that run, and given to ``answer`` there.
+
+        ``light``: from there on it is recorded again.
+        """
         proc, token = self.proc, self._token
         if proc is None or token is None:
             return
         self.asked = now()
+        self.dark = self.dark and not light
 
         def read() -> None:
             if proc.live and proc.session.open:
-                choice = proc.session.choice
-                tree = read_tree(None if choice is None else choice.chosen)
+                began, choice, meter = thread_time_ns(), proc.session.choice, proc.session.meter
+                waits = None
+                if light and not self.dark:
+                    self.recording.lighten()
+                    waits = self.recording.waits
+                tree = read_tree(None if choice is None else choice.chosen, waits)
                 answer(replace(tree, seq=proc.emitted))  # first: its last event may come by at once
                 proc.seal(everything=True)
+                if meter is not None:
+                    meter.add(thread_time_ns() - began)
 
         with contextlib.suppress(*GONE):
             token.run_sync_soon(read)

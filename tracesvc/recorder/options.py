@@ -18,6 +18,7 @@ from tracesvc.recorder.native import native
 from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.redaction import Redaction
+from tracesvc.recorder.regulator import Budget
 from tracesvc.recorder.source import program_name
 from tracesvc.recorder.texts import cut_name
 
@@ -39,6 +40,8 @@ class OptionKeywords(TypedDict, total=False):
     tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None
     spans: Collection[str] | None
     redact: Redaction | None
+    budget: float | None
+    budget_bytes: float | None
     way: Literal["direct", "public"] | None
     native: bool | None
 
@@ -60,6 +63,9 @@ class Options:
         A pattern that begins with ``!`` leaves out; of several that fit a name the last one counts.
       spans: names of the spans and regions that are recorded, as patterns of the same kind.
       redact: what must not leave the program, see `tracesvc.Redaction`.
+      budget: what tracing may cost, as a share of one processor's time (0.01: one per cent); over it, less is recorded,
+        step by step, see `tracesvc.recorder.governor`. None: whatever it costs.
+      budget_bytes: bytes of the trace, a second; in the same way.
       way: into trio, ``"direct"`` or ``"public"``; by default direct where it is known to be safe.
       native: whether the native recorder is used; by default where it was built.
 
@@ -81,6 +87,8 @@ class Options:
     tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None = None
     spans: Collection[str] | None = None
     redact: Redaction | None = None
+    budget: float | None = None
+    budget_bytes: float | None = None
     way: Literal["direct", "public"] | None = None
     native: bool | None = None
 
@@ -98,6 +106,10 @@ class Options:
         if not (self.stall_s == 0 or 0.001 <= self.stall_s < 1e9):
             raise ValueError(f"stall_s must be seconds, 0.001 or more, or 0, not {self.stall_s}")
         self._check_choice()
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise ValueError(f"budget must be a share, over 0 and up to 1, not {self.budget}")
+        if self.budget_bytes is not None and not self.budget_bytes > 0:
+            raise ValueError(f"budget_bytes must be positive, not {self.budget_bytes}")
         if not isinstance(self.redact, Redaction | None):
             raise TypeError(f"redact must be a tracesvc.Redaction, not {self.redact!r}")
         if self.way not in (None, "direct", "public"):
@@ -154,7 +166,18 @@ class Options:
             said["spans"] = [cut_name(pattern) for pattern in self.spans]
         if self.redact is not None:
             said["redacted"] = True
+        if self.budget is not None:
+            said["budget"] = float(self.budget)
+        if self.budget_bytes is not None:
+            said["budget_bytes"] = float(self.budget_bytes)
         return said
+
+    @property
+    def limits(self) -> Budget | None:
+        """What tracing may cost; None: anything."""
+        if self.budget is None and self.budget_bytes is None:
+            return None
+        return Budget(self.budget, self.budget_bytes)
 
     @property
     def source_name(self) -> str:

@@ -58,9 +58,12 @@ class Proc:
     __slots__ = (
         "_pending_loss",
         "_sealing",
+        "_dark_entered",
+        "_dark_left",
         "_skipped",
         "_told",
         "capacity",
+        "dark",
         "extend",
         "kind",
         "live",
@@ -98,6 +101,9 @@ class Proc:
         """a byte for each annotation that was left out since the last block; appending one is atomic"""
         self._skipped = 0
         """of them, those that were taken out of it"""
+        self.dark: Any = None
+        """what records into it, where that may leave out events and count them: ``dark.unrecorded``"""
+        self._dark_left = self._dark_entered = 0
         self.live = True
         self._pending_loss: list[LossRow] = []
         self._told = now()
@@ -107,7 +113,20 @@ class Proc:
     @property
     def emitted(self) -> int:
         """Events so far; the next sequence number."""
-        return self.sealed + self._skipped + len(self.skipped) + self.records.events
+        left_out = self._skipped + len(self.skipped) + self._unrecorded
+        return self.sealed + left_out + self.records.events
+
+    @property
+    def _unrecorded(self) -> int:
+        """Events that were left out, and not told of yet."""
+        dark = self.dark
+        return self._dark_left + (0 if dark is None else dark.unrecorded) - self._dark_entered
+
+    def let_go(self) -> None:
+        """Nothing records into it any more by hooks."""
+        dark, self.dark = self.dark, None
+        if dark is not None:
+            self._dark_left += dark.unrecorded
 
     def start(self) -> None:
         self.extend((ProcStart.number, now(), self.kind, self.thread, self.name))
@@ -141,13 +160,19 @@ class Proc:
             self._sealing.release()
 
     def _enter_skipped(self) -> None:
-        """Tell of the annotations that were left out, as if all of them came before the next block that finds room."""
+        """Tell of what was left out, as if all of it came before the next block that finds room."""
         self._hold_skipped()
         skipped, self._skipped = self._skipped, 0
         if skipped:
             self.sealed += skipped
             first = self.sealed - skipped
             self._lose(first, skipped, self._told, now(), LossCause.SAMPLED)
+        unrecorded = self._unrecorded
+        if unrecorded:
+            self._dark_entered += unrecorded
+            self.sealed += unrecorded
+            first = self.sealed - unrecorded
+            self._lose(first, unrecorded, self._told, now(), LossCause.OVER_BUDGET)
 
     def _hold_skipped(self) -> None:
         skipped = len(self.skipped)

@@ -31,6 +31,7 @@ from tracesvc.events import (
     WakeCause,
 )
 from tracesvc.recorder.clock import now
+from tracesvc.recorder.dark import DarkHooks, Measured
 from tracesvc.recorder.native import native
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.stacks import stack_of
@@ -61,22 +62,27 @@ HOOKS: Final = (
 )
 
 
-def new_recording(proc: Proc, slow: int, choice: Choice | None = None) -> Any:
+def new_recording(
+    proc: Proc, slow: int, choice: Choice | None = None, *, measured: bool = False
+) -> Any:
     """What records one run into ``proc``: native where the proc's buffer is, else a `Recording`.
 
     ``slow`` is how many ns a wait lasts whose stack is recorded; negative: no stacks.  ``choice`` is what is recorded;
-    None: everything.
+    None: everything.  ``measured``: its hooks tell what they cost, and can be darkened.
     """
     sample = _sampler(proc) if choice is None or "counters" in choice else _nothing
     if native is None or not isinstance(proc.records, native.Records):
-        return Recording(proc, sample, slow, choice)
+        return Recording(proc, sample, slow, choice, measured)
     which: dict[str, Any] = {}
     if choice is not None:
         which["io"] = "io" in choice
         if choice.tasks is not None:
             which.update(choose=choice.tasks.choose, chosen=choice.tasks.chosen)
     given = proc.records, proc.capacity, proc.seal, _reason_of, sample, SAMPLE_EVERY, slow
-    return native.Hooks(*given, **which)
+    hooks = native.Hooks(*given, **which)
+    if measured:
+        hooks.measure()
+    return hooks
 
 
 _reason_of: Final = trio.lowlevel.enable_ki_protection(reason_of)
@@ -96,10 +102,19 @@ def _sampler(proc: Proc) -> Callable[[int], None]:
 class Recording:
     """The hooks of one run, as attributes."""
 
-    __slots__ = (*HOOKS, "entry_task", "recording", "slow", "step_began", "tell_stacks", "waits")
+    __slots__ = (
+        *HOOKS,
+        *("entry_task", "recording", "slow", "step_began", "tell_stacks", "waits"),
+        *("_blocked", "_dark", "_light", "_measured", "_reset"),
+    )
 
     def __init__(
-        self, proc: Proc, sample: Callable[[int], object], slow: int, choice: Choice | None
+        self,
+        proc: Proc,
+        sample: Callable[[int], object],
+        slow: int,
+        choice: Choice | None,
+        measured: bool = False,
     ) -> None:
         self.recording = True
         """False: the hooks do nothing any more"""
@@ -109,10 +124,20 @@ class Recording:
         self.step_began = 0
         """ns, of the step that runs; 0: none"""
         blocked: dict[int, list[Any]] = {}
+        fresh: set[int] = set()
         self.waits, self.tell_stacks = _stack_functions(self, proc, blocked)
-        hooks = _hooks(self, proc, sample, blocked, io=choice is None or "io" in choice)
+        io = choice is None or "io" in choice
+        self._reset: Callable[[], object]
+        hooks, self._reset = _hooks(self, proc, sample, blocked, fresh, io)
+        self._blocked, self._light = blocked, hooks
+        self._measured: Measured | None = None
+        self._dark: DarkHooks | None = None
         if choice is not None and choice.tasks is not None:
             hooks |= _hooks_of_some(self, proc, hooks, choice.tasks)
+        if measured:
+            self._dark = DarkHooks(proc.records, choice, fresh, hooks["after_io_wait"])
+            self._measured = Measured(hooks)
+            hooks = {name: self._measured.hook(name) for name in HOOKS}
         for name, hook in hooks.items():
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
@@ -122,6 +147,46 @@ class Recording:
         self.recording = False
         for name in (*HOOKS, "waits", "tell_stacks"):
             setattr(self, name, _nothing)
+        if self._measured is not None:
+            self._measured.within = {name: _nothing for name in HOOKS}
+        self._light, self._dark = {}, None
+        self._reset = _nothing
+
+    # --- with a budget; see `tracesvc.recorder.dark` -----------------------------------------------
+
+    @property
+    def calls(self) -> int:
+        """Of hooks."""
+        return 0 if self._measured is None else self._measured.calls
+
+    @property
+    def samples(self) -> int:
+        """Of them, those that were timed."""
+        return 0 if self._measured is None else self._measured.samples
+
+    @property
+    def sampled(self) -> int:
+        """ns that those took."""
+        return 0 if self._measured is None else self._measured.sampled
+
+    @property
+    def unrecorded(self) -> int:
+        """Events that were not recorded in the dark."""
+        return 0 if self._dark is None else self._dark.unrecorded
+
+    def darken(self) -> None:
+        """Record nothing until `lighten`; who waits is not known any more. Any thread."""
+        if self._measured is not None and self._dark is not None and self.recording:
+            self._measured.within = {name: getattr(self._dark, name) for name in HOOKS}
+            self._blocked.clear()
+            self.step_began = 0
+
+    def lighten(self) -> None:
+        """Record again; in the run."""
+        if self._measured is not None and self.recording:
+            self._blocked.clear()
+            self._reset()
+            self._measured.within = self._light
 
 
 def _nothing(*_: object) -> int:
@@ -160,17 +225,16 @@ def _hooks(
     proc: Proc,
     sample: Callable[[int], object],
     blocked: dict[int, list[Any]],
-    *,
+    fresh: set[int],
     io: bool,
-) -> dict[str, Callable[..., None]]:
+) -> tuple[dict[str, Callable[..., None]], Callable[[], None]]:
     extend, records, capacity = proc.extend, proc.records, proc.capacity
     step_start, step_yield, step_block = StepStart.number, StepYield.number, StepBlock.number
     task_runnable, task_exit, task_create = TaskRunnable.number, TaskExit.number, TaskCreate.number
     task_stack = TaskStack.number
     io_wait_start, io_wait_end = IoWaitStart.number, IoWaitEnd.number
-    # Tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually one at most;
-    # but a ``__del__`` that the garbage collector calls in between may spawn another.
-    fresh: set[int] = set()
+    # `fresh` are tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually
+    # one at most; but a ``__del__`` that the garbage collector calls in between may spawn another.
     yielded = exited = waiting = False
     pass_start = next_sample = now()
     worst_pass = 0
@@ -275,7 +339,13 @@ def _hooks(
         before_io_wait,
         after_io_wait,
     )
-    return {hook.__name__: hook for hook in hooks}
+
+    def reset() -> None:
+        nonlocal yielded, exited, waiting, pass_start, worst_pass
+        yielded = exited = waiting = False
+        pass_start, worst_pass = now(), 0
+
+    return {hook.__name__: hook for hook in hooks}, reset
 
 
 def _hooks_of_some(

@@ -29,6 +29,7 @@ from tracesvc.recorder.tree import GONE, in_run
 if TYPE_CHECKING:
     from tracesvc.recorder.annotations import Region
     from tracesvc.recorder.choice import Choice
+    from tracesvc.recorder.meter import Meter
     from tracesvc.recorder.policy import Policy
 
 __all__ = ["Session", "local"]
@@ -62,6 +63,8 @@ class Session:
         self.new_records: Final = new_records
         self.policy: Policy | None = None
         """what becomes of annotations before they are recorded; None, mostly: all are, as they are"""
+        self.meter: Meter | None = None
+        """measures what the session costs; None: it has no budget"""
         self.choice: Choice | None = None
         """what is recorded; None: everything"""
         self.slow = -1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
+    from tracesvc.recorder.regulator import OverheadStatistics
 
 __all__ = ["ProcStatistics", "TracerStatistics"]
 
@@ -66,3 +67,5 @@ class TracerStatistics:
     procs: tuple[ProcStatistics, ...]
     sinks: tuple[Any, ...] = ()
     """what each sink says of itself, see `tracesvc.sinks.base.SinkStatistics`"""
+    overhead: OverheadStatistics | None = None
+    """what it costs, where it has a budget"""

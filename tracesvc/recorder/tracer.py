@@ -32,11 +32,13 @@ from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
+from tracesvc.recorder.meter import Meter
 from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
+from tracesvc.recorder.regulator import INTERVAL, Regulator
 from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
@@ -98,6 +100,8 @@ class Tracer:
         """when the last step of the reader ended"""
         self._watchdog: Watchdog | None = None
         self._beat: Beat | None = None
+        self._regulator: Regulator | None = None
+        self._regulation: Pacer | None = None
         self._repairs_before: Tally[str] = Tally()
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
@@ -153,12 +157,16 @@ class Tracer:
             session.slow = -1
         self._runs = []
         self._drain = self._pacer = self._beat = None
+        self._regulator = self._regulation = None
         self._lent = self._held = self._pieces = None
         self._reading = self._header_written = self._footer_written = False
         self._stored = 0
         self._encoded = now()
         self.delivered = False
         self._repairs_before = Tally(repairs)
+        limits = options.limits
+        if limits is not None:
+            session.meter = Meter(way)
         self._seams = Seams(session, self._new_run)
         self._garbage = None
         if choice is None or "gc" in choice:
@@ -170,6 +178,10 @@ class Tracer:
         self._drain = Drain(session, source(options.source_name), options.in_header)
         self._beat = Beat(session, self._drain, self._runs, self._on_beat)
         self._pacer = Pacer(self._beat)
+        if limits is not None and session.meter is not None:
+            self._regulator = Regulator(session, self._drain, self._runs, session.meter, limits)
+            self._regulation = Pacer(self._regulator.look, INTERVAL)
+            self._regulation.start()
         if options.stall_s and (choice is None or "stacks" in choice):
             limit = int(options.stall_s * 1e9)
             self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
@@ -247,6 +259,8 @@ class Tracer:
     def _forget_run(self, run: RunHooks) -> None:
         with contextlib.suppress(ValueError):  # it was of the session before this one
             self._runs.remove(run)
+            if self._session is not None and self._session.meter is not None:
+                self._session.meter.forget(run)
 
     # --- stop ------------------------------------------------------------------------------------
 
@@ -304,6 +318,8 @@ class Tracer:
     def _close_hooks(self) -> None:
         if self._pacer is not None:
             self._pacer.stop()
+        if self._regulation is not None:
+            self._regulation.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
@@ -380,12 +396,16 @@ class Tracer:
             session.recycle(self._lent)
             self._lent = None
         session.attach_reader()
-        full = None
+        full, meter = None, session.meter
+        if meter is not None:
+            meter.reader_ends()
         if self._header_written and self._held is None:
             full = await session.next_full()
         else:
             await trio.lowlevel.checkpoint()
         # Nothing has changed before this line: cancelled, the next call goes on from here.
+        if meter is not None and self.delivered:
+            meter.reader_begins()
         if self._session is not session or self.state is TracerState.OFF:  # stop() gave up on us
             self._count_unread([] if full is None else [full])
             return None
@@ -521,6 +541,7 @@ class Tracer:
             bytes=0 if drain is None else drain.bytes,
             procs=tuple(map(ProcStatistics.of, procs)),
             sinks=self.sinks(),
+            overhead=None if self._regulator is None else self._regulator.statistics(),
         )
 
 

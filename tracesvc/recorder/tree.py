@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from tracesvc.events import Reason, TaskState
+from tracesvc.recorder.clock import now
 from tracesvc.recorder.identity import entry_of, number_of
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.texts import cut_name
@@ -100,8 +101,14 @@ class TaskTree:
     seq: int = 0
 
 
-def read_tree(chosen: Container[int] | None = None) -> TaskTree:
-    """Read the current run's tasks, the ``chosen`` ones (None: all); to be called inside a step of one of its tasks."""
+def read_tree(
+    chosen: Container[int] | None = None,
+    waits: Callable[[trio.lowlevel.Task, int, int], None] | None = None,
+) -> TaskTree:
+    """Read the current run's tasks, the ``chosen`` ones (None: all); to be called inside a step of one of its tasks.
+
+    ``waits(task, time, reason)`` is called of each that waits.
+    """
     running = trio.lowlevel.current_task()
     tasks, states = {}, {}
     for task in live_tasks():
@@ -115,6 +122,8 @@ def read_tree(chosen: Container[int] | None = None) -> TaskTree:
         elif is_suspended(task):
             reason, thing = reason_of(task)
             states[number] = int(TaskState.WAITING), reason, thing
+            if waits is not None:
+                waits(task, now(), reason)
         else:
             states[number] = int(TaskState.RUNNABLE), int(Reason.NONE), 0
     return TaskTree(tasks, states)

@@ -30,7 +30,10 @@ typedef void hook_function(Hooks *, PyObject *);
 struct Hooks {
     PyObject_HEAD
     Records *records;
-    hook_function *const *record;                         /* what each hook does: `all` of it, or `some` */
+    hook_function *const *record;                         /* what each hook does: `all`, `some`, `dark`, or `measured` */
+    hook_function *const *within;                         /* what is measured */
+    int64_t calls, samples, sampled, unrecorded;          /* sampled: ns of the samples; unrecorded: events, in the dark */
+    int until_sample;
     PyObject *seal, *reason_of, *sample;   /* functions in Python, for what is rare */
     PyObject *choose, *chosen;                            /* which tasks are recorded: function, set; NULL: all are */
     PyObject *original;                                   /* trio's own table, while this stands in its place */
@@ -104,6 +107,15 @@ static wait waits_take(Hooks *self, int64_t number) {
     self->waits[at] = (wait){0};
     Py_DECREF(found.task);
     return found;
+}
+
+static void waits_clear(Hooks *self) {
+    wait *waits = self->waits;
+    Py_ssize_t room = self->waits_room;
+    self->waits = NULL;
+    self->waits_n = self->waits_room = 0;
+    for (Py_ssize_t i = 0; i < room; i++) Py_XDECREF(waits[i].task);
+    PyMem_RawFree(waits);
 }
 
 /* --- the hooks --------------------------------------------------------------------------------------------------------- */
@@ -190,17 +202,31 @@ static void add_stack(Hooks *self, int64_t time, int64_t number, PyObject *stack
     r->objects = 1;
 }
 
+static void fresh_add(Hooks *self, int64_t number) {
+    if (self->fresh_n == self->fresh_room) {
+        Py_ssize_t room = self->fresh_room ? self->fresh_room * 2 : 16;
+        int64_t *fresh = PyMem_RawRealloc(self->fresh, (size_t)room * sizeof *fresh);
+        if (fresh) self->fresh = fresh, self->fresh_room = room;
+    }
+    if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
+}
+
+static int fresh_take(Hooks *self, int64_t number) {
+    for (Py_ssize_t i = 0; i < self->fresh_n; i++)
+        if (self->fresh[i] == number) {
+            self->fresh[i] = self->fresh[--self->fresh_n];
+            return 1;
+        }
+    return 0;
+}
+
 static void task_scheduled(Hooks *self, PyObject *task) {
     int64_t number = task_number(task), time;
     if (number == self->records->running) {
         self->yielded = 1;
         return;
     }
-    for (Py_ssize_t i = 0; i < self->fresh_n; i++)
-        if (self->fresh[i] == number) {
-            self->fresh[i] = self->fresh[--self->fresh_n];
-            return;
-        }
+    if (fresh_take(self, number)) return;
     if (self->waiting) wait_is_over(self);
     wait w = waits_take(self, number);
     time = clock_now();
@@ -213,12 +239,7 @@ static void task_scheduled(Hooks *self, PyObject *task) {
 
 static void task_spawned(Hooks *self, PyObject *task) {
     int64_t number = task_number(task);
-    if (self->fresh_n == self->fresh_room) {
-        Py_ssize_t room = self->fresh_room ? self->fresh_room * 2 : 16;
-        int64_t *fresh = PyMem_RawRealloc(self->fresh, (size_t)room * sizeof *fresh);
-        if (fresh) self->fresh = fresh, self->fresh_room = room;
-    }
-    if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
+    fresh_add(self, number);
     int64_t time = clock_now();
     origin from;
     if (origin_of(task, &from)) {
@@ -295,6 +316,12 @@ static int is_chosen(Hooks *self, int64_t number) {
     return found > 0;
 }
 
+static void chosen_discard(Hooks *self, int64_t number) {
+    PyObject *key = PyLong_FromLongLong(number);
+    if (!key || PySet_Discard(self->chosen, key) < 0) report(self->choose);
+    Py_XDECREF(key);
+}
+
 static void some_before_task_step(Hooks *self, PyObject *task) {
     int64_t number = task_number(task);
     if (is_chosen(self, number)) before_task_step(self, task);
@@ -309,10 +336,7 @@ static void some_after_task_step(Hooks *self, PyObject *task) {
     int over = self->exited;
     if (is_chosen(self, number)) after_task_step(self, task);
     else self->yielded = self->exited = 0, self->records->running = 0;
-    if (!over) return;
-    PyObject *key = PyLong_FromLongLong(number);
-    if (!key || PySet_Discard(self->chosen, key) < 0) report(self->choose);
-    Py_XDECREF(key);
+    if (over) chosen_discard(self, number);
 }
 
 static void some_task_scheduled(Hooks *self, PyObject *task) {
@@ -343,6 +367,139 @@ static void some_task_exited(Hooks *self, PyObject *task) {
 
 static hook_function *const some[] = {some_before_task_step, some_after_task_step, some_task_scheduled, some_task_spawned,
                                       some_task_exited, before_io_wait, after_io_wait};
+
+/* --- in the dark --------------------------------------------------------------------------------------------------------
+ *
+ * For the sake of the budget nothing is recorded for a while.  It is counted what would have been; and who runs is known.
+ */
+
+static int counts(Hooks *self, int64_t number) { return !self->choose || is_chosen(self, number); }
+
+static void dark_wait_over(Hooks *self) {
+    self->waiting = 0;
+    self->unrecorded += self->io;
+}
+
+static void dark_before_task_step(Hooks *self, PyObject *task) {
+    if (self->waiting) dark_wait_over(self);
+    int64_t number = self->records->running = task_number(task);
+    self->unrecorded += counts(self, number);
+}
+
+static void dark_after_task_step(Hooks *self, PyObject *task) {
+    (void)task;
+    int64_t number = self->records->running;
+    int over = self->exited;
+    *self->began = 0;
+    if (!over) self->unrecorded += counts(self, number);
+    self->yielded = self->exited = 0;
+    self->records->running = 0;
+    if (over && self->choose) chosen_discard(self, number);
+}
+
+static void dark_task_scheduled(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (number == self->records->running || fresh_take(self, number)) return;
+    if (self->waiting) dark_wait_over(self);
+    self->unrecorded += counts(self, number);
+}
+
+static void dark_task_spawned(Hooks *self, PyObject *task) {
+    if (self->choose) {
+        PyObject *answer = PyObject_CallOneArg(self->choose, task);
+        if (!answer) report(self->choose);
+        Py_XDECREF(answer);
+        if (answer != Py_True) return;
+    }
+    fresh_add(self, task_number(task));
+    self->unrecorded++;
+}
+
+static void dark_task_exited(Hooks *self, PyObject *task) {
+    int64_t number = task_number(task);
+    if (number == self->records->running) self->exited = 1;
+    self->unrecorded += counts(self, number);
+}
+
+static void dark_before_io_wait(Hooks *self, PyObject *timeout) {
+    if (self->waiting) dark_wait_over(self);
+    if (!PyFloat_CheckExact(timeout) || PyFloat_AS_DOUBLE(timeout) <= 0) return;
+    self->waiting = 1;
+    self->unrecorded += self->io;
+}
+
+static void dark_after_io_wait(Hooks *self, PyObject *timeout) {
+    (void)timeout;
+    if (self->waiting) dark_wait_over(self);
+}
+
+static hook_function *const dark[] = {dark_before_task_step, dark_after_task_step, dark_task_scheduled, dark_task_spawned,
+                                      dark_task_exited, dark_before_io_wait, dark_after_io_wait};
+
+/* --- what it costs --------------------------------------------------------------------------------------------------------
+ *
+ * One call of a few is timed.  The few are a prime number, so that a program's rhythm does not choose which.
+ */
+
+enum { EVERY = 61, LONGEST_SAMPLE = 100000 };    /* ns: longer, and somebody else had the processor */
+
+static void measure(Hooks *self, enum hook hook, PyObject *argument) {
+    self->calls++;
+    if (--self->until_sample > 0) {
+        self->within[hook](self, argument);
+        return;
+    }
+    self->until_sample = EVERY;
+    int64_t before = clock_now(), reading = clock_now();
+    self->within[hook](self, argument);
+    int64_t took = clock_now() - reading - (reading - before);
+    self->sampled += took < 0 ? 0 : took > LONGEST_SAMPLE ? LONGEST_SAMPLE : took;
+    self->samples++;
+}
+
+#define MEASURED(hook, name) \
+    static void measured_##name(Hooks *self, PyObject *argument) { measure(self, hook, argument); }
+MEASURED(BEFORE_TASK_STEP, before_task_step)
+MEASURED(AFTER_TASK_STEP, after_task_step)
+MEASURED(TASK_SCHEDULED, task_scheduled)
+MEASURED(TASK_SPAWNED, task_spawned)
+MEASURED(TASK_EXITED, task_exited)
+MEASURED(BEFORE_IO_WAIT, before_io_wait)
+MEASURED(AFTER_IO_WAIT, after_io_wait)
+
+static hook_function *const measured[] = {measured_before_task_step, measured_after_task_step, measured_task_scheduled,
+                                          measured_task_spawned,     measured_task_exited,     measured_before_io_wait,
+                                          measured_after_io_wait};
+
+static void record_by(Hooks *self, hook_function *const *hooks) {
+    if (self->within) self->within = hooks;
+    else self->record = hooks;
+}
+
+/* measure(): from now on `calls` and a sample of them are counted. */
+static PyObject *Hooks_measure(Hooks *self, PyObject *unused) {
+    (void)unused;
+    if (!self->within) self->within = self->record, self->record = measured;
+    Py_RETURN_NONE;
+}
+
+/* darken(): record nothing until lighten(); who waited is not known any more. */
+static PyObject *Hooks_darken(Hooks *self, PyObject *unused) {
+    (void)unused;
+    record_by(self, dark);
+    *self->began = 0;
+    waits_clear(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Hooks_lighten(Hooks *self, PyObject *unused) {
+    (void)unused;
+    waits_clear(self);
+    record_by(self, self->choose ? some : all);
+    self->pass_start = clock_now();
+    self->worst_pass = 0;
+    Py_RETURN_NONE;
+}
 
 #define METHOD(hook, name)                                           \
     static PyObject *Hooks_##name(Hooks *self, PyObject *argument) { \
@@ -450,7 +607,7 @@ static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
     for (Py_ssize_t i = 0; i < found; i++) {              /* to look at one may run Python code: the table may change */
         PyObject *stack = stack_of(task_get(tasks[i], CORO));
         int64_t number = task_number(tasks[i]);
-        if (stack && waits_find(self, number)->told) add_stack(self, clock_now(), number, stack);
+        if (stack && self->waits_n && waits_find(self, number)->told) add_stack(self, clock_now(), number, stack);
         else Py_XDECREF(stack);
         Py_DECREF(tasks[i]);
     }
@@ -505,17 +662,12 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
 }
 
 static int Hooks_clear(Hooks *self) {
-    wait *waits = self->waits;
-    Py_ssize_t room = self->waits_room;
     self->recording = 0;
-    self->waits = NULL;
-    self->waits_n = self->waits_room = 0;
-    for (Py_ssize_t i = 0; i < room; i++) Py_XDECREF(waits[i].task);
-    PyMem_RawFree(waits);
+    waits_clear(self);
     Py_CLEAR(self->seal);
     Py_CLEAR(self->reason_of);
     Py_CLEAR(self->sample);
-    self->record = all;
+    self->record = all, self->within = NULL;
     Py_CLEAR(self->choose);
     Py_CLEAR(self->chosen);
     Py_CLEAR(self->original);
@@ -567,10 +719,17 @@ static PyMethodDef methods[] = {
     {"stand_in_for", (PyCFunction)Hooks_stand_in_for, METH_O, NULL},
     {"waits", (PyCFunction)Hooks_waits, METH_VARARGS, NULL},
     {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
+    {"measure", (PyCFunction)Hooks_measure, METH_NOARGS, NULL},
+    {"darken", (PyCFunction)Hooks_darken, METH_NOARGS, NULL},
+    {"lighten", (PyCFunction)Hooks_lighten, METH_NOARGS, NULL},
     {"tell_stacks", (PyCFunction)Hooks_tell_stacks, METH_VARARGS, NULL},
     {0}};
 static PyMemberDef members[] = {{"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
                                 {"cell", T_INT, offsetof(Hooks, cell), READONLY, NULL},
+                                {"calls", T_LONGLONG, offsetof(Hooks, calls), READONLY, NULL},
+                                {"samples", T_LONGLONG, offsetof(Hooks, samples), READONLY, NULL},
+                                {"sampled", T_LONGLONG, offsetof(Hooks, sampled), READONLY, NULL},
+                                {"unrecorded", T_LONGLONG, offsetof(Hooks, unrecorded), READONLY, NULL},
                                 {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
                                 {0}};
 static PySequenceMethods sequence = {.sq_contains = (objobjproc)Hooks_contains};
