@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracesvc.events import EVENTS, FrameKind
+from tracesvc.events import EVENTS, FrameKind, Overhead
 from tracesvc.format import (
     Batch,
     Damage,
@@ -86,6 +86,9 @@ class Verifier:
             EVENTS[n].type if n in EVENTS else f"type {n}": c
             for n, c in sorted(self._checker.by_type.items())
         }
+        changes = self._checker.by_type.get(Overhead.number, 0)
+        if changes:
+            report.notes.append(f"over its budget: what is left out changed {changes} times")
         report.events = sum(report.by_type.values())
         report.accounts = [ledger.account for _, ledger in sorted(self._checker.ledgers.items())]
         return report

@@ -148,7 +148,7 @@ class Recording:
         for name in (*HOOKS, "waits", "tell_stacks"):
             setattr(self, name, _nothing)
         if self._measured is not None:
-            self._measured.within = {name: _nothing for name in HOOKS}
+            self._measured.within = dict.fromkeys(HOOKS, _nothing)
         self._light, self._dark = {}, None
         self._reset = _nothing
 

@@ -75,11 +75,11 @@ class Regulator:
         self._bytes = 0
         self._told = now()
 
-    def look(self) -> None:
-        """Measure, decide, do."""
+    def look(self, time: int | None = None) -> None:
+        """Measure, decide, do. ``time`` is in ns, by any clock that does not go back; None: it is now."""
         if not self._session.open:
             return
-        governor, time = self._governor, now()
+        governor, time = self._governor, now() if time is None else time
         changed = governor.look(time, self._used())
         if governor.level != self._level:
             self._level = governor.level
