@@ -26,7 +26,7 @@ from tracesvc.format import (
 )
 from tracesvc.format.batch import MAX_EVENTS, encode_batch, sort_records
 from tracesvc.format.bulk import Bulk
-from tracesvc.format.native import native as codec
+from tracesvc.format.native import frames as codec
 from tracesvc.recorder.native import native, why_not
 
 SESSION = "12345678-9abc-4def-8123-456789abcdef"

@@ -3,7 +3,7 @@ import uuid
 import pytest
 
 from tests.service.helpers import problem, running
-from tests.streams import session
+from tests.streams import joined, name_of, session
 
 
 @pytest.fixture
@@ -70,3 +70,15 @@ async def test_an_unknown_path_or_method(service):
 async def test_health_and_readiness(service):
     assert (await service.get("/healthz")).json() == {"status": "ok"}
     assert (await service.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_session_is_deleted(service):
+    frames = session(50)
+    name = await service.keep(frames)
+    answer = await service.client.delete(f"/v1/sessions/{name}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    problem(await service.get(f"/v1/sessions/{name}"), 404, "unknown-session")
+    problem(await service.client.delete(f"/v1/sessions/{name}"), 404, "unknown-session")
+    name = name_of(frames)
+    await service.post(name, 0, joined(frames[:-1]))
+    problem(await service.client.delete(f"/v1/sessions/{name}"), 409, "session-live")

@@ -51,9 +51,10 @@ async def test_a_disk_that_is_full_at_the_first_byte_leaves_no_session(tmp_path)
         assert await store.list() == []
 
 
-async def test_nothing_is_acknowledged_whose_sync_failed(tmp_path):
+async def test_a_failed_sync_ends_all_acknowledging(tmp_path):
+    """The kernel may have dropped what it could not write, and says so once only."""
     disk = FailingDisk()
-    frames = session(200, batch=10)
+    frames, others = session(200, batch=10), session(20)
     name, stream = name_of(frames), joined(frames)
     half = frames[10].end
     async with FileStore.open(tmp_path, disk) as store:
@@ -65,7 +66,28 @@ async def test_nothing_is_acknowledged_whose_sync_failed(tmp_path):
         assert (await store.info(name)).bytes == half
         assert await store.read(name, half, 100) == b""
         disk.sync_error = 0
-        await store.append(name, half, stream[half:])
+        for given in (frames, others):
+            result = await store.append(name_of(given), 0, joined(given))
+            assert isinstance(result.problem, StoreBrokenError)
+            assert "has been started anew" in str(result.problem)
+        assert result.durable == 0
+        assert store.trouble
+        assert await store.read(name, 0, half) == stream[:half]
+    async with FileStore.open(tmp_path, disk) as store:
+        assert store.trouble is None
+        assert (await store.append(name, half, stream[half:])).problem is None
+    assert segment(tmp_path, name).read_bytes() == stream
+
+
+async def test_a_sync_for_which_there_is_no_room_may_be_tried_again(tmp_path):
+    disk = FailingDisk()
+    frames = session(200, batch=10)
+    name, stream = name_of(frames), joined(frames)
+    async with FileStore.open(tmp_path, disk) as store:
+        disk.sync_error = errno.ENOSPC
+        assert isinstance((await store.append(name, 0, stream)).problem, StoreFullError)
+        disk.sync_error = 0
+        assert (await store.append(name, 0, stream)).problem is None
         assert segment(tmp_path, name).read_bytes() == stream
 
 
@@ -76,7 +98,7 @@ async def test_what_could_not_be_cut_at_once_is_cut_before_the_next_write(tmp_pa
     half, more = frames[10].end, frames[11].end
     async with FileStore.open(tmp_path, disk) as store:
         await store.append(name, 0, stream[:half])
-        disk.sync_error = disk.cut_error = errno.EIO
+        disk.sync_error, disk.cut_error = errno.ENOSPC, errno.EIO
         await store.append(name, half, stream[half:])
         disk.sync_error = 0
         result = await store.append(name, half, stream[half:more])

@@ -172,7 +172,7 @@ async def test_idle_sessions_are_closed_and_found_again(tmp_path, mock_clock):
     name, half = name_of(frames), frames[9].end
     async with FileStore.open(tmp_path) as store:
         await store.append(name, 0, joined(frames)[:half])
-        while store._segments:
+        while store._sessions:
             await wait_all_tasks_blocked()
             mock_clock.jump(30)
         assert (await store.append(name, half, joined(frames)[half:])).problem is None

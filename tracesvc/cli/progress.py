@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
+from tracesvc.model.source import open_trace, trace_size
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -69,10 +71,10 @@ class _File:
 
 @contextmanager
 def watched(path: str | Path) -> Iterator[BinaryIO]:
-    """A trace file open for reading, with a bar where that takes more than a second."""
+    """A trace open for reading, with a bar where that takes more than a second."""
     with (
-        Path(path).open("rb") as file,
-        advancing(f"reading {Path(path).name}", Path(path).stat().st_size) as bar,
+        open_trace(Path(path)) as file,
+        advancing(f"reading {Path(path).name}", trace_size(Path(path))) as bar,
     ):
         source: Any = _File(file, bar)
         yield cast(BinaryIO, source)

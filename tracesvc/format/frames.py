@@ -26,6 +26,7 @@ import msgpack
 from tracesvc.events import FrameKind
 from tracesvc.format import zstd
 from tracesvc.format.errors import FormatError
+from tracesvc.format.native import frames as native
 
 __all__ = [
     "HEADER_SIZE",
@@ -38,6 +39,7 @@ __all__ = [
     "encode_frame",
 ]
 
+crc32: Final = native.crc32 if native is not None and native.folds else zlib.crc32
 MARKER: Final = b"\x96\xa4tsvc"
 HEADER_SIZE: Final = 23
 MAX_FRAME: Final = 512 << 10
@@ -125,7 +127,7 @@ class Damage:
 def _checksum(kind: int, flags: int, number: int, body: bytes | memoryview) -> bytes:
     checked = bytes((kind, flags, 0xCE)) + number.to_bytes(4, "big")
     length = b"\xc6" + len(body).to_bytes(4, "big")
-    return zlib.crc32(body, zlib.crc32(length, zlib.crc32(checked))).to_bytes(4, "big")
+    return crc32(body, crc32(length, crc32(checked))).to_bytes(4, "big")
 
 
 def _seal(kind: int, flags: int, number: int, body: bytes) -> bytes:
@@ -298,7 +300,7 @@ class FrameDecoder:
             return "truncated" if self._closed else None
         with memoryview(buffer) as view:
             data = bytes(view[at : at + HEADER_SIZE + length])
-        if zlib.crc32(memoryview(data)[18:], zlib.crc32(data[6:13])) != crc:
+        if crc32(memoryview(data)[18:], crc32(data[6:13])) != crc:
             return "wrong checksum"
         return Frame(kind, number, data, self._start + at)
 

@@ -1,17 +1,23 @@
-"""The native part of the codec, where it was built; what it does, NumPy and Python do as well."""
+"""The native parts of the codec, where they were built; what they do, NumPy and Python do as well."""
 
 from __future__ import annotations
 
 import os
 from types import ModuleType
 
-__all__ = ["native"]
+__all__ = ["frames", "native"]
 
 native: ModuleType | None
-"""the extension module; None: there is none, or ``TRACESVC_NATIVE=0`` is in the environment"""
+"""the extension module that decodes columns; None: there is none, or ``TRACESVC_NATIVE=0`` is in the environment"""
+frames: ModuleType | None
+"""the one that looks at frames, likewise"""
 try:
     from tracesvc.format import _bulk as native
 except ImportError:
     native = None
+try:
+    from tracesvc.format import _frames as frames
+except ImportError:
+    frames = None
 if os.environ.get("TRACESVC_NATIVE") == "0":
-    native = None
+    native = frames = None

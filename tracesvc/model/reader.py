@@ -30,6 +30,7 @@ from tracesvc.format import (
 )
 from tracesvc.format.records import Loss
 from tracesvc.model.choice import Choice
+from tracesvc.model.source import open_trace
 
 if TYPE_CHECKING:
     from tracesvc.model.columns import Builder, Columns
@@ -83,14 +84,15 @@ def read(source: Source) -> Trace:
                 print(event)
 
     Args:
-        source: A path, an open binary file (or anything with ``read(n)``), or the bytes themselves.
+        source: A path (of a file, or of a directory with the segments of a session, as a service keeps them), an open
+            binary file (or anything with ``read(n)``), or the bytes themselves.
 
     Raises:
         OSError: The file cannot be opened.
         TypeError: ``source`` is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        return Trace(Path(source).open("rb"), owned=True)
+        return Trace(open_trace(Path(source)), owned=True)
     if isinstance(source, bytes | bytearray | memoryview):
         return Trace(io.BytesIO(source), owned=True)
     if not callable(getattr(source, "read", None)):

@@ -44,7 +44,10 @@ async def serve(
     with listener:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        async with FileStore.open(config.data) as store, trio.open_nursery() as nursery:
+        async with (
+            FileStore.open(config.data, keep=config.keep) as store,
+            trio.open_nursery() as nursery,
+        ):
             app = make_app(store, config, stopping)
             await nursery.start(
                 partial(

@@ -19,6 +19,7 @@ import trio.from_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tracesvc.model.source import open_trace
 from tracesvc.service.config import Config
 from tracesvc.service.problems import HEARD_OUT, ProblemError
 from tracesvc.store import SessionInfo
@@ -68,7 +69,7 @@ def opened(stored: Stored) -> Iterator[Trace]:
     # not at the top: NumPy takes a while to load, and who only collects traces never needs it
     from tracesvc.model import read
 
-    with stored.path.open("rb") as file:
+    with open_trace(stored.path) as file:
         yield read(_Part(file, stored.info.bytes))
 
 

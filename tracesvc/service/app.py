@@ -11,7 +11,7 @@ from tracesvc.service import commands, resources, streams
 from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
-from tracesvc.service.ingest import ingest
+from tracesvc.service.ingest import Shortcut, ingest
 from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import question_routes
@@ -28,7 +28,7 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             # first what comes most often: routes are tried in this order
             Route("/v1/sessions/{session}/frames", ingest, methods=["POST"]),
             Route("/v1/sessions", resources.sessions),
-            Route("/v1/sessions/{session}", resources.session),
+            Route("/v1/sessions/{session}", resources.session, methods=["GET", "DELETE"]),
             Route("/v1/sessions/{session}/frames", streams.frames),
             Route("/v1/sessions/{session}/live", streams.live),
             *question_routes("/v1/sessions/{session}"),
@@ -43,7 +43,10 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             Route("/", page),
             Route("/{file}", page),
         ],
-        middleware=[Middleware(Guard)],
+        middleware=[
+            Middleware(Guard),
+            Middleware(Shortcut),
+        ],  # whatever is to see every request: between them
         exception_handlers=handlers,
     )
     app.state.store = store

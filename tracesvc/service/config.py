@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from tracesvc.store import Keep
 
 __all__ = ["Config", "parse_address"]
 
@@ -44,5 +46,7 @@ class Config:
     """between comments in a stream of server-sent events that has nothing else to say"""
     agent_heartbeat: float = 5.0
     """between signs of life to a program that waits for commands"""
+    keep: Keep = field(default_factory=lambda: Keep(free=256 << 20))
+    """how long and how much"""
     server: str = "anycorn"
     """the HTTP server: anycorn or hypercorn"""

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracesvc.service.config import Config
 from tracesvc.service.parameters import integer
 from tracesvc.service.problems import HEARD_OUT, ProblemError
-from tracesvc.store import Store, session_name
+from tracesvc.store import Store, StoreError, session_name
 
-__all__ = ["MEDIA_TYPE", "ingest"]
+__all__ = ["MEDIA_TYPE", "Shortcut", "ingest"]
 
 MEDIA_TYPE: Final = "application/vnd.tracesvc"
+_FRAMES: Final = re.compile("/v1/sessions/(?P<session>[^/]+)/frames")
 PIECE: Final = 1 << 20
 """bytes that are checked, written and synced at once; bounds what a request costs in memory"""
+
+
+class Shortcut:
+    """The innermost layer of the service: a POST of frames goes straight to `ingest`, past the routing.
+
+    That is what a busy service does all day; routing and the handling of exceptions took a tenth of its time.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = _FRAMES.fullmatch(scope["path"])
+            if found is not None:
+                scope["path_params"] = found.groupdict()
+                try:
+                    answer = await ingest(Request(scope, receive))
+                except ProblemError as exc:
+                    answer = exc.response()
+                except StoreError as exc:
+                    answer = ProblemError.of(exc).response()
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def ingest(request: Request) -> Response:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tracesvc.store import (
     BadSessionNameError,
     BadStreamError,
+    LiveSessionError,
     OffsetError,
     StoreBrokenError,
     StoreClosedError,
@@ -39,6 +40,7 @@ _STORE: Final[dict[type[StoreError], tuple[int, str]]] = {
     BadSessionNameError: (422, "bad-session-name"),
     UnknownSessionError: (404, "unknown-session"),
     OffsetError: (409, "offset-mismatch"),
+    LiveSessionError: (409, "session-live"),
     StoreFullError: (507, "no-space"),
     StoreBrokenError: (503, "store-broken"),
     StoreClosedError: (503, "stopping"),

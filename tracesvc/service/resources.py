@@ -44,9 +44,12 @@ async def sessions(request: Request) -> Response:
 
 
 async def session(request: Request) -> Response:
-    """``GET /v1/sessions/{session}``: what is known of it, with the ledger."""
+    """``GET /v1/sessions/{session}``: what is known of it, with the ledger; ``DELETE``: forget it."""
     store: Store = request.app.state.store
     name = request.path_params["session"]
+    if request.method == "DELETE":
+        await store.delete(name)
+        return Response(status_code=204)
     info = await store.info(name)
     return JSONResponse({**_facts(info), "ledger": await store.ledger(name)})
 

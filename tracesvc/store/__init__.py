@@ -4,6 +4,7 @@ from tracesvc.store.base import (
     Appended,
     BadSessionNameError,
     BadStreamError,
+    LiveSessionError,
     OffsetError,
     SessionInfo,
     State,
@@ -16,12 +17,15 @@ from tracesvc.store.base import (
     session_name,
 )
 from tracesvc.store.files import FileStore
+from tracesvc.store.retention import Keep
 
 __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
     "FileStore",
+    "Keep",
+    "LiveSessionError",
     "OffsetError",
     "SessionInfo",
     "State",

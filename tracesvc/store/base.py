@@ -12,6 +12,7 @@ __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
+    "LiveSessionError",
     "OffsetError",
     "SessionInfo",
     "State",
@@ -49,6 +50,10 @@ class StoreClosedError(StoreError):
 
 class UnknownSessionError(StoreError):
     """There is no such session."""
+
+
+class LiveSessionError(StoreError):
+    """Not while the session is live."""
 
 
 class BadSessionNameError(StoreError):
@@ -156,7 +161,15 @@ class Store(Protocol):
         ...
 
     async def path(self, session: str) -> Path:
-        """A local file that holds the stream."""
+        """The file that holds the stream, or a directory with its segments; `tracesvc.read` takes either."""
+        ...
+
+    async def delete(self, session: str) -> None:
+        """Forget a session that is over, and all its bytes.
+
+        Raises:
+          LiveSessionError: it is live.
+        """
         ...
 
     @property

@@ -111,6 +111,18 @@ class Catalogue:
         """Size of every session, in bytes."""
         return dict(self._db.execute("SELECT session, bytes FROM sessions"))
 
+    def sizes_by_source(self, now: int) -> list[tuple[str, str, int, int, bool]]:
+        """(session, name of its source, last append, bytes, whether it is over), the one begun last first."""
+        rows = self._db.execute(
+            "SELECT session, name, updated, bytes, ended OR updated <= ? FROM sessions "
+            "ORDER BY started DESC, session DESC",
+            (now - LIVE_FOR,),
+        )
+        return [
+            (session, name, updated, size, bool(over))
+            for session, name, updated, size, over in rows
+        ]
+
     def get(self, session: str) -> Entry | None:
         row = self._db.execute(
             "SELECT ledger, bytes, updated FROM sessions WHERE session = ?", (session,)

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-__all__ = ["Disk"]
+__all__ = ["Disk", "NativeDisk", "SyncError", "Write", "best_disk"]
+
+_commit: ModuleType | None
+try:
+    from tracesvc.store import _commit
+except ImportError:
+    _commit = None
+
+
+class SyncError(OSError):
+    """A sync failed: what the kernel holds of the file may never reach the disk, whatever a later sync says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes for one place in one file."""
+
+    fd: int
+    offset: int
+    parts: list[memoryview]
 
 
 class Disk:
@@ -25,6 +48,26 @@ class Disk:
     def sync(self, fd: int) -> None:
         """Returns when what was written survives a power failure."""
         os.fdatasync(fd)
+
+    def commit(self, writes: Sequence[Write]) -> list[OSError | None]:
+        """Write all of them, then sync all of them; what became of each. A failed sync is a `SyncError`."""
+        failures: list[OSError | None] = []
+        for write in writes:
+            at, failure = write.offset, None
+            try:
+                for part in write.parts:
+                    self.write(write.fd, part, at)
+                    at += len(part)
+            except OSError as exc:
+                failure = exc
+            failures.append(failure)
+        for i, write in enumerate(writes):
+            if failures[i] is None:
+                try:
+                    self.sync(write.fd)
+                except OSError as exc:
+                    failures[i] = SyncError(exc.errno, exc.strerror)
+        return failures
 
     def read(self, fd: int, n: int, offset: int) -> bytes:
         return os.pread(fd, n, offset)
@@ -48,3 +91,37 @@ class Disk:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Within one directory tree; durable only once both directories are synced."""
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """A directory and all that is in it."""
+        shutil.rmtree(path)
+
+    def free(self, path: Path) -> int:
+        """Bytes that may still be written to the file system that ``path`` lies in."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+
+class NativeDisk(Disk):
+    """The same, with a commit that gives up the interpreter's lock once, however many writes it has."""
+
+    def commit(self, writes: Sequence[Write]) -> list[OSError | None]:
+        assert _commit is not None
+        results = _commit.commit([(write.fd, write.offset, write.parts) for write in writes])
+        return [
+            (SyncError if at_sync else OSError)(number, os.strerror(number)) if number else None
+            for number, at_sync in results
+        ]
+
+
+def best_disk() -> Disk:
+    """The native one, where it was built and is not turned off (``TRACESVC_NATIVE=0``)."""
+    native = _commit is not None and os.environ.get("TRACESVC_NATIVE") != "0"
+    return NativeDisk() if native else Disk()

@@ -1,4 +1,4 @@
-"""Sessions as files: a directory each, with a segment file that is a valid trace file, and a catalogue beside them."""
+"""Sessions as files: a directory each, with segment files that are valid trace files, and a catalogue beside them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import trio
 
 from tracesvc.store.base import (
     Appended,
+    LiveSessionError,
     SessionInfo,
     State,
     StoreBrokenError,
@@ -27,21 +28,26 @@ from tracesvc.store.base import (
     session_name,
 )
 from tracesvc.store.catalogue import Catalogue, state_of
-from tracesvc.store.disk import Disk
-from tracesvc.store.recovery import open_catalogue, recover
-from tracesvc.store.segment import Append, Segment
+from tracesvc.store.commits import Commits
+from tracesvc.store.disk import Disk, best_disk
+from tracesvc.store.recovery import empty_trash, open_catalogue, recover
+from tracesvc.store.retention import Keep, superfluous
+from tracesvc.store.segments import found_in
+from tracesvc.store.session import Append, Round, StoredSession, disk_error
 
-__all__ = ["FileStore"]
+__all__ = ["FileStore", "claim"]
 
 log = logging.getLogger("tracesvc.store")
 T = TypeVar("T")
 
-WRITERS: Final = 16
-"""threads that write and sync at once"""
+EXAMINERS: Final = 4
+"""threads that check what takes long to check"""
 READERS: Final = 16
 """threads that read at once"""
 FLUSH_EVERY: Final = 1.0
 """seconds that the catalogue may be late"""
+TIDY_EVERY: Final = 60.0
+"""seconds between two looks at what is not to be kept any longer"""
 IDLE: Final = 60.0
 """seconds after which a session that nobody uses is closed"""
 CLOSE_WITHIN: Final = 5.0
@@ -51,28 +57,36 @@ CLOSE_WITHIN: Final = 5.0
 class FileStore:
     """See `tracesvc.store.Store`; made by `open`.
 
-    Layout below ``root``: ``sessions/<uuid>/00000000000000000000.trace``, ``catalogue.sqlite``, ``lock``.
+    Layout below ``root``: ``sessions/<uuid>/<offset>.trace``, ``catalogue.sqlite``, ``lock``, and ``trash/`` with what
+    is being deleted.
     """
 
     _nursery: trio.Nursery
     """of the tasks that write; whoever leaves `open` waits for them"""
 
-    def __init__(self, root: Path, disk: Disk, catalogue: Catalogue) -> None:
+    def __init__(self, root: Path, disk: Disk, catalogue: Catalogue, keep: Keep) -> None:
         self.root = root
         self._disk = disk
         self._catalogue = catalogue
-        self._segments: dict[str, Segment] = {}
-        self._dirty: set[Segment] = set()
+        self._keep = keep
+        self._sessions: dict[str, StoredSession] = {}
+        self._dirty: set[StoredSession] = set()
         self._trouble: str | None = None
+        self._unsafe: str | None = None
+        self._tight: str | None = None
         self._closing = False
-        self._writers = trio.CapacityLimiter(WRITERS)
+        self._commits = Commits(disk)
+        self._examiners = trio.CapacityLimiter(EXAMINERS)
         self._readers = trio.CapacityLimiter(READERS)
         self._one_at_a_time = trio.CapacityLimiter(1)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, root: str | os.PathLike[str], disk: Disk | None = None
+        cls,
+        root: str | os.PathLike[str],
+        disk: Disk | None = None,
+        keep: Keep = Keep(),  # noqa: B008  # it is frozen
     ) -> AsyncIterator[FileStore]:
         """Open the store below ``root``, and make it where there is none.
 
@@ -81,8 +95,11 @@ class FileStore:
         """
         lock, catalogue = await trio.to_thread.run_sync(_open, Path(root))
         async with trio.open_nursery() as nursery:
-            store = cls(Path(root), disk or Disk(), catalogue)
+            store = cls(Path(root), disk or best_disk(), catalogue, keep)
+            if keep.free:
+                store._tight = await trio.to_thread.run_sync(store._look_for_room)
             nursery.start_soon(store._keep_house)
+            nursery.start_soon(store._commits.run)
             try:
                 async with trio.open_nursery() as store._nursery:
                     yield store
@@ -90,19 +107,19 @@ class FileStore:
             finally:
                 store._closing = True
                 with trio.move_on_after(CLOSE_WITHIN, shield=True):
-                    for segment in store._segments.values():
-                        while segment.writing:
-                            await segment.moved.park()
+                    for session in store._sessions.values():
+                        while session.writing:
+                            await session.moved.park()
                     await store._flush()
                     await store._in_catalogue(catalogue.close)
-                for segment in store._segments.values():
-                    segment.close()
+                for session in store._sessions.values():
+                    session.files.close()
                 os.close(lock)
                 nursery.cancel_scope.cancel()
 
     @property
     def trouble(self) -> str | None:
-        return self._trouble
+        return self._unsafe or self._tight or self._trouble
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -111,99 +128,125 @@ class FileStore:
 
         If cancelled, the bytes may or may not be appended.
         """
-        segment = await self._take(session)
+        stored = await self._take(session)
         try:
             append = Append(offset, data)
-            if self._closing:
+            refusal = self._refusal()
+            if refusal is not None:
                 await trio.lowlevel.checkpoint()
-                _refuse([append])
+                append.durable, append.problem = stored.durable, refusal
                 return append.result()
-            segment.pending.append(append)
-            if segment.writing:
+            stored.pending.append(append)
+            if stored.writing:
                 await append.done.wait()
             else:
                 # Nobody else writes: it is done at once, without the detour over a task.
-                segment.writing = True
-                await self._write(segment)
+                stored.writing = True
+                await self._write(stored)
             return append.result()
         finally:
-            self._give_back(segment)
+            self._give_back(stored)
 
-    async def _write(self, segment: Segment) -> None:
+    def _refusal(self) -> StoreError | None:
+        """Why nothing can be appended."""
+        if self._closing:
+            return StoreClosedError("the store is shutting down")
+        if self._unsafe is not None:
+            return StoreBrokenError(self._unsafe)
+        if self._tight is not None:
+            return StoreFullError(self._tight)
+        return None
+
+    async def _write(self, stored: StoredSession) -> None:
         """Append what has arrived, with one sync for all that wait; a task goes on with what arrived meanwhile."""
         try:
-            appends, segment.pending = segment.pending, []
-            await self._commit(segment, appends)
+            appends, stored.pending = stored.pending, []
+            await self._commit(stored, appends)
         finally:
-            if segment.pending and not self._closing:
-                self._nursery.start_soon(self._write, segment, name=f"write {segment.session}")
+            refusal = self._refusal()
+            if stored.pending and refusal is None:
+                self._nursery.start_soon(self._write, stored, name=f"write {stored.name}")
             else:
-                refused, segment.pending, segment.writing = segment.pending, [], False
-                _refuse(refused)
+                refused, stored.pending, stored.writing = stored.pending, [], False
+                _refuse(refused, stored.durable, refusal)
 
-    async def _commit(self, segment: Segment, appends: list[Append]) -> None:
-        before = segment.durable
+    async def _commit(self, stored: StoredSession, appends: list[Append]) -> None:
+        before = stored.durable
+        found: Round | None = None
         try:
             # What takes a fraction of a millisecond is done here: in a thread it would take longer, in turns with the
             # run loop for the interpreter's lock.
-            found = segment.examine(appends, light=True)
-            if found is not None and found.end == found.start:
+            found = stored.examine(appends, light=True)
+            if found is None:
+                found = await trio.to_thread.run_sync(
+                    partial(stored.examine, appends, light=False),
+                    thread_name="tracesvc check",
+                    limiter=self._examiners,
+                )
+                assert found is not None
+            if found.end == found.start:
                 await trio.lowlevel.checkpoint()
             else:
-                await trio.to_thread.run_sync(
-                    segment.commit,
-                    appends,
-                    found,
-                    thread_name="tracesvc write",
-                    limiter=self._writers,
-                )
+                await self._commits.commit(found)
         except trio.Cancelled:
-            _refuse(appends)
+            _refuse(appends, before, StoreClosedError("the store is shutting down"))
             raise
         except Exception:
-            log.exception("appending to %s failed", segment.path)
+            log.exception("appending to %s failed", stored.name)
             for append in appends:
                 append.problem = StoreBrokenError("an internal error; the service's log has it")
-        segment.publish(appends)
-        if segment.durable > before:
-            self._dirty.add(segment)
+        stored.publish(appends)
+        if stored.durable > before:
+            self._dirty.add(stored)
             self._trouble = None
-        for append in appends:
-            if isinstance(append.problem, StoreFullError | StoreBrokenError):
-                self._trouble = str(append.problem)
+        if found is not None and found.failure is not None:
+            self._trouble = str(disk_error(found.failure, stored.files.directory))
+            if found.unsafe:
+                self._distrust(found.failure)
+
+    def _distrust(self, failure: OSError) -> None:
+        """A sync failed.
+
+        The kernel may have dropped what it could not write, and will report that no second time: a later sync that
+        succeeds proves nothing.  So nothing is acknowledged any more until the files have been read anew.
+        """
+        self._unsafe = (
+            f"a sync of {self.root} failed ({failure.strerror}): nothing is taken any more until the service "
+            "has been started anew; look at the disk first"
+        )
+        log.error("%s", self._unsafe)
 
     # --- reading -----------------------------------------------------------------------------------
 
     async def info(self, session: str) -> SessionInfo:
-        segment = await self._take_known(session)
+        stored = await self._take_known(session)
         try:
-            ledger = segment.ledger
-            state = state_of(segment.updated, time.time_ns(), ended=segment.ended)
+            ledger = stored.ledger
             return SessionInfo(
                 session,
                 dict(ledger.source),
                 ledger.started,
-                segment.updated,
-                segment.durable,
+                stored.updated,
+                stored.durable,
                 ledger.frames,
                 ledger.events,
                 dict(ledger.lost),
-                state,
+                self._state(stored),
             )
         finally:
-            self._give_back(segment)
+            self._give_back(stored)
 
     async def ledger(self, session: str) -> dict[str, Any]:
-        segment = await self._take_known(session)
+        stored = await self._take_known(session)
 
         def read() -> dict[str, Any]:
-            with segment.lock:
-                return segment.ledger.as_dict()
+            with stored.lock:
+                return stored.ledger.as_dict()
 
         try:
             return await trio.to_thread.run_sync(read, limiter=self._readers)
         finally:
-            self._give_back(segment)
+            self._give_back(stored)
 
     async def list(
         self,
@@ -226,69 +269,148 @@ class FileStore:
         )
 
     async def read(self, session: str, offset: int, max_bytes: int) -> bytes:
-        segment = await self._take_known(session)
+        stored = await self._take_known(session)
         try:
-            if offset >= segment.durable:
+            if offset >= stored.durable:
                 await trio.lowlevel.checkpoint()
                 return b""
             return await trio.to_thread.run_sync(
-                segment.read, offset, max_bytes, thread_name="tracesvc read", limiter=self._readers
+                stored.read, offset, max_bytes, thread_name="tracesvc read", limiter=self._readers
             )
+        except FileNotFoundError:
+            raise _unknown(session) from None
         finally:
-            self._give_back(segment)
+            self._give_back(stored)
 
     async def wait_durable(self, session: str, offset: int) -> int:
-        segment = await self._take_known(session)
+        stored = await self._take_known(session)
         try:
-            while segment.durable <= offset and not segment.ended:
-                await segment.moved.park()
-            return segment.durable
+            while stored.durable <= offset and not (stored.ended or stored.gone):
+                await stored.moved.park()
+            return stored.durable
         finally:
-            self._give_back(segment)
+            self._give_back(stored)
 
     async def path(self, session: str) -> Path:
-        segment = await self._take_known(session)
-        self._give_back(segment)
-        return segment.path
+        stored = await self._take_known(session)
+        self._give_back(stored)
+        starts = stored.files.starts
+        return stored.files.path(starts[0]) if len(starts) == 1 else stored.files.directory
+
+    # --- deleting ----------------------------------------------------------------------------------
+
+    async def delete(self, session: str) -> None:
+        stored = await self._take_known(session)
+        try:
+            if stored.writing or self._state(stored) == "live":
+                raise LiveSessionError(
+                    f"session {session} is live: it can be deleted a minute after its last frame"
+                )
+            if self._closing:
+                raise StoreClosedError("the store is shutting down")
+            stored.writing = True  # whoever comes now waits, and then finds a session that begins
+            try:
+                await self._in_catalogue(partial(self._remove, session))
+            except OSError as exc:
+                raise disk_error(exc, self.root / "trash") from exc
+            else:
+                stored.gone = True
+                self._sessions.pop(session, None)
+                self._dirty.discard(stored)
+            finally:
+                stored.writing = False
+                _refuse(stored.pending, 0, StoreClosedError("the session has just been deleted"))
+                stored.pending = []
+                stored.moved.unpark_all()
+        finally:
+            self._give_back(stored)
+        await trio.to_thread.run_sync(empty_trash, self.root, self._disk)
+
+    def _remove(self, session: str) -> None:
+        """First it is out of the way, at one stroke, then forgotten, then its bytes go; for a thread."""
+        trash, sessions = self.root / "trash", self.root / "sessions"
+        self._disk.make_directory(trash)
+        self._disk.rename(sessions / session, trash / session)
+        self._disk.sync_directory(sessions)
+        self._catalogue.remove([session])
+
+    async def tidy(self) -> Sequence[str]:
+        """Delete what is not to be kept any longer; the names."""
+        await self._flush()
+        names = await self._in_catalogue(
+            partial(superfluous, self._catalogue, self._keep, time.time_ns())
+        )
+        deleted = []
+        for name in names:
+            try:
+                await self.delete(name)
+            except (LiveSessionError, UnknownSessionError):
+                continue  # it goes on after all, or somebody was faster
+            deleted.append(name)
+        if deleted:
+            log.info("%d sessions deleted: beyond what is to be kept", len(deleted))
+        return deleted
 
     # --- inside ------------------------------------------------------------------------------------
 
-    async def _take(self, session: str) -> Segment:
+    def _state(self, stored: StoredSession) -> State:
+        return state_of(stored.updated, time.time_ns(), ended=stored.ended)
+
+    async def _take(self, session: str) -> StoredSession:
         """A session to use until `_give_back`; there may be nothing stored of it."""
-        segment = self._segments.get(session)
-        if segment is None:
+        stored = self._sessions.get(session)
+        if stored is None:
             directory = self.root / "sessions" / session_name(session)
-            entry = await self._in_catalogue(partial(self._catalogue.get, session))
-            segment = self._segments.setdefault(session, Segment(directory, self._disk, entry))
-        segment.users += 1
-        return segment
 
-    async def _take_known(self, session: str) -> Segment:
-        segment = await self._take(session)
-        if not segment.known:
-            self._give_back(segment)
-            raise UnknownSessionError(f"there is no session {session}")
-        return segment
+            def look() -> StoredSession:
+                entry = self._catalogue.get(session)
+                return StoredSession(directory, self._disk, entry, found_in(directory))
 
-    def _give_back(self, segment: Segment) -> None:
-        segment.users -= 1
-        segment.last_used = trio.current_time()
-        if not (segment.users or segment.writing or segment.known):
-            self._segments.pop(segment.session, None)
+            found = await self._in_catalogue(look)
+            stored = self._sessions.setdefault(session, found)
+        stored.users += 1
+        return stored
+
+    async def _take_known(self, session: str) -> StoredSession:
+        stored = await self._take(session)
+        if not stored.known or stored.gone:
+            self._give_back(stored)
+            raise _unknown(session)
+        return stored
+
+    def _give_back(self, stored: StoredSession) -> None:
+        stored.users -= 1
+        stored.last_used = trio.current_time()
+        if stored.users or stored.writing:
+            return
+        if stored.gone:
+            stored.files.close()
+        elif not stored.known:
+            stored.files.close()
+            self._sessions.pop(stored.name, None)
 
     async def _keep_house(self) -> None:
-        """Keep the catalogue up to date, close what is idle, notice when there is room again."""
+        """Keep the catalogue up to date, close what is idle, delete what is old, notice when there is room again."""
+        tidied = trio.current_time()
         while True:
             await trio.sleep(FLUSH_EVERY)
             await self._flush()
             idle_since = trio.current_time() - IDLE
-            for session, segment in list(self._segments.items()):
-                used = segment.users or segment.writing or segment in self._dirty
-                if not used and segment.last_used < idle_since:
-                    segment.close()
-                    del self._segments[session]
+            for name, stored in list(self._sessions.items()):
+                used = stored.users or stored.writing or stored in self._dirty
+                if not used and stored.last_used < idle_since:
+                    stored.files.close()
+                    del self._sessions[name]
             if self._trouble is not None:
                 await trio.to_thread.run_sync(self._probe)
+            if self._keep.free:
+                self._tight = await trio.to_thread.run_sync(self._look_for_room)
+            if self._keep.limited and trio.current_time() >= tidied + TIDY_EVERY:
+                tidied = trio.current_time()
+                try:
+                    await self.tidy()
+                except StoreError as exc:
+                    log.warning("deleting old sessions: %s", exc)
 
     async def _flush(self) -> None:
         """Bring the catalogue up to date."""
@@ -298,12 +420,14 @@ class FileStore:
 
         def save() -> None:
             rows = []
-            for segment in dirty:
+            for stored in dirty:
+                if stored.gone:
+                    continue
                 try:
-                    with segment.lock:
-                        rows.append(segment.entry().row())
+                    with stored.lock:
+                        rows.append(stored.entry().row())
                 except Exception:  # one session that cannot be entered must not keep the others out
-                    log.exception("%s cannot be entered into the catalogue", segment.path)
+                    log.exception("%s cannot be entered into the catalogue", stored.name)
             self._catalogue.put(rows)
 
         try:
@@ -342,16 +466,37 @@ class FileStore:
         else:
             self._trouble = None
 
+    def _look_for_room(self) -> str | None:
+        """Why nothing may be stored for want of room, or None; for a thread."""
+        try:
+            free = self._disk.free(self.root)
+        except OSError as exc:
+            return f"{self.root} cannot be looked at: {exc.strerror or exc}"
+        if free >= self._keep.free:
+            return None
+        return (
+            f"{free >> 20} MiB are free on the disk of {self.root}, {self._keep.free >> 20} MiB are to stay free: "
+            "free some space"
+        )
 
-def _refuse(appends: list[Append]) -> None:
+
+def _unknown(session: str) -> UnknownSessionError:
+    return UnknownSessionError(f"there is no session {session}")
+
+
+def _refuse(appends: list[Append], durable: int, why: StoreError | None) -> None:
     """They come too late."""
     for append in appends:
-        append.problem = StoreClosedError("the store is shutting down")
+        append.durable, append.problem = durable, why
         append.done.set()
 
 
-def _open(root: Path) -> tuple[int, Catalogue]:
-    """Take the lock and recover; for a thread."""
+def claim(root: Path) -> int:
+    """Take the lock of a data directory, which is made where there is none; to be closed in the end.
+
+    Raises:
+      StoreError: it cannot be written, or another service uses it.
+    """
     try:
         (root / "sessions").mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -364,18 +509,29 @@ def _open(root: Path) -> tuple[int, Catalogue]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        catalogue = open_catalogue(root / "catalogue.sqlite")
-        try:
-            recover(catalogue, root / "sessions")
-        except BaseException:
-            catalogue.close()
-            raise
     except BlockingIOError:
         owner = os.pread(lock, 20, 0).decode(errors="replace").strip()
         os.close(lock)
         raise StoreError(
             f"the data directory {root} is in use by another service (process {owner or 'unknown'})"
         ) from None
+    except OSError as exc:
+        os.close(lock)
+        raise StoreError(f"the data directory {root} cannot be used: {exc}") from exc
+    return lock
+
+
+def _open(root: Path) -> tuple[int, Catalogue]:
+    """Take the lock and recover; for a thread."""
+    lock = claim(root)
+    try:
+        catalogue = open_catalogue(root / "catalogue.sqlite")
+        try:
+            empty_trash(root)
+            recover(catalogue, root / "sessions")
+        except BaseException:
+            catalogue.close()
+            raise
     except (OSError, sqlite3.Error) as exc:
         os.close(lock)
         raise StoreError(f"the data directory {root} cannot be used: {exc}") from exc

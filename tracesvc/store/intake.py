@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgpack
 
 from tracesvc.events import FRAME_KINDS, FrameKind
 from tracesvc.format import Batch, End, FormatError, Generation, Header, Loss, Procs, zstd
 from tracesvc.format.frames import COMPRESSED, HEADER_SIZE, MARKER, MAX_FRAME, parse_header
-from tracesvc.format.native import native
+from tracesvc.format.native import frames as native
 from tracesvc.store.base import BadStreamError, StoreError
 from tracesvc.store.ledger import MAX_PROCS, Glance, Ledger
 
-__all__ = ["Piece", "Tail", "check", "record_of"]
+__all__ = ["Piece", "Tail", "check", "record_of", "walk"]
+
+Row: TypeAlias = tuple[int, int, int, int, int, int, int, tuple[int, int, int] | None]
+"""kind, flags, number, last number, start, end, frames, glance: see ``walk`` in ``format/csrc/frames.c``"""
 
 LIGHT: Final = 512 << 10
 """bytes that are checked in well under a millisecond"""
 _LIMIT: Final = 1 << 62
+_EVENTS: Final = int(FrameKind.EVENTS)
+_NO_HEADER, _BAD_CHECKSUM = 1, 2
 _UNPACK: Final[dict[int, Callable[[object], object]]] = {
     FrameKind.HEADER: Header.unpack,
     FrameKind.GENERATION: Generation.unpack,
@@ -33,11 +38,13 @@ _UNPACK: Final[dict[int, Callable[[object], object]]] = {
 class Piece:
     """Whole good frames found at the beginning of some bytes."""
 
-    __slots__ = ("problem", "records", "size")
+    __slots__ = ("breaks", "problem", "records", "size")
 
     def __init__(self) -> None:
         self.size = 0
         """bytes of the whole good frames"""
+        self.breaks: list[int] = []
+        """where in them generations begin"""
         self.records: list[tuple[int, object]] = []
         """number of each frame and what it says, as far as the ledger needs it"""
         self.problem: StoreError | None = None
@@ -93,35 +100,57 @@ def check(data: memoryview, tail: Tail, *, light: bool = False) -> Piece | None:
     Every byte is looked at once, and copied only where it must be decompressed.  ``light``: rather give None than
     decompress anything, or look at more than `LIGHT` bytes.
     """
-    piece, at, size = Piece(), 0, len(data)
+    piece, size = Piece(), len(data)
     if light and size > LIGHT:
         return None
+    rows, why = _walk(data, _EVENTS, MAX_FRAME)
     try:
-        while size - at >= HEADER_SIZE:
-            head = parse_header(data, at)
-            if head is None:
-                raise _no_frame(data, at)
-            kind, flags, number, crc, length = head
-            start, end = at + HEADER_SIZE, at + HEADER_SIZE + length
-            if end > size:
-                break
-            if zlib.crc32(data[at + 18 : end], zlib.crc32(data[at + 6 : at + 13])) != crc:
-                why = f"the checksum of frame {number} does not match its bytes"
-                raise BadStreamError("wrong-checksum", why)  # noqa: TRY301
+        for kind, flags, number, last, start, end, frames, seen in rows:
             if light and flags & COMPRESSED:
                 return None
-            record = record_of(kind, flags, data[start:end])
+            if seen is not None:
+                record: object = Glance(seen[0], seen[1], seen[2], frames)
+            else:
+                record = record_of(kind, flags, data[start + HEADER_SIZE : end])
             tail.follow(kind, number, record)
-            piece.records.append((number, record))
-            piece.size = at = end
-        else:
-            if not MARKER.startswith(bytes(data[at : at + len(MARKER)])):
-                raise _no_frame(data, at)
+            tail.last = last
+            piece.records.append((last, record))
+            if kind == FrameKind.GENERATION:
+                piece.breaks.append(start)
+            piece.size = end
+        at = piece.size
+        if why == _BAD_CHECKSUM:
+            why_not = f"the checksum of frame {int.from_bytes(data[at + 9 : at + 13], 'big')} does not match its bytes"
+            raise BadStreamError("wrong-checksum", why_not)  # noqa: TRY301
+        if why or not MARKER.startswith(bytes(data[at : at + len(MARKER)])):
+            raise _no_frame(data, at)
     except BadStreamError as exc:
         piece.problem = exc
     except FormatError as exc:
         piece.problem = BadStreamError("bad-frame", str(exc))
     return piece
+
+
+def walk(data: memoryview, _events: int, _largest: int) -> tuple[list[Row], int]:
+    """The twin of the native ``walk``: a row for every frame, and no glance at any."""
+    rows: list[Row] = []
+    at, size = 0, len(data)
+    while size - at >= HEADER_SIZE:
+        head = parse_header(data, at)
+        if head is None:
+            return rows, _NO_HEADER
+        kind, flags, number, crc, length = head
+        end = at + HEADER_SIZE + length
+        if end > size:
+            break
+        if zlib.crc32(data[at + 18 : end], zlib.crc32(data[at + 6 : at + 13])) != crc:
+            return rows, _BAD_CHECKSUM
+        rows.append((kind, flags, number, number, at, end, 1, None))
+        at = end
+    return rows, 0
+
+
+_walk: Final = walk if native is None else native.walk
 
 
 def record_of(kind: int, flags: int, body: memoryview) -> object:

@@ -23,11 +23,12 @@ _CAUSES: Final = {cause.value: cause.name.lower() for cause in LossCause}
 
 
 class Glance(NamedTuple):
-    """What the ledger needs of an EVENTS frame, whose columns nobody looks at before a reader does."""
+    """What the ledger needs of EVENTS frames that follow one another; nobody looks at their columns before a reader."""
 
     proc: int
     first: int
     events: int
+    frames: int = 1
 
 
 @dataclass(slots=True)
@@ -75,7 +76,8 @@ class Ledger:
         if self.opening and not isinstance(record, Procs):
             self.opening = False
         match record:
-            case Glance(proc, first, count):
+            case Glance(proc, first, count, frames):
+                self.frames += frames - 1
                 end = first + count
                 account = self._proc(proc)
                 account.stored += count

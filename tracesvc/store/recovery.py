@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,16 +14,19 @@ from tracesvc.format import Damage, FormatError, FrameDecoder
 from tracesvc.format.frames import HEADER_SIZE
 from tracesvc.store.base import BadSessionNameError, BadStreamError, session_name
 from tracesvc.store.catalogue import Catalogue, Entry
+from tracesvc.store.disk import Disk
 from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
-from tracesvc.store.segment import FIRST_SEGMENT
+from tracesvc.store.segments import found_in, segment_name
 
-__all__ = ["open_catalogue", "recover"]
+__all__ = ["empty_trash", "open_catalogue", "recover", "rescan"]
 
 log = logging.getLogger("tracesvc.store")
 
 _CHUNK: Final = 1 << 20
 _ROWS: Final = 100
+_MANY: Final = 64
+"""sessions that are synced one by one, at most; for more, one sync of everything is quicker"""
 
 
 def open_catalogue(path: Path) -> Catalogue:
@@ -37,26 +42,42 @@ def open_catalogue(path: Path) -> Catalogue:
     return Catalogue(path)
 
 
+def empty_trash(root: Path, disk: Disk | None = None) -> None:
+    """Finish what was being deleted."""
+    disk = disk or Disk()
+    with suppress(FileNotFoundError):
+        for directory in (root / "trash").iterdir():
+            try:
+                disk.remove_tree(directory)
+            except OSError as exc:  # it is out of the way; the next time
+                log.warning("%s cannot be removed: %s", directory, exc)
+
+
 def recover(catalogue: Catalogue, sessions: Path) -> None:
     """Read what the catalogue does not know yet, and cut what is no whole frame.
 
-    A service that was killed leaves a catalogue that is a second late and, at the end of a segment, at most a part of
-    a frame that was never acknowledged.
+    A service that was killed leaves a catalogue that is a second late and, at the end of a session, what was never
+    acknowledged: whole frames, which are kept, and at most a part of one.
     """
     known = catalogue.sizes()
+    late = []
+    with os.scandir(sessions) as entries:
+        for found in entries:
+            try:
+                session = session_name(found.name)
+            except BadSessionNameError:
+                log.warning("%s is not a session: left alone", found.path)
+                continue
+            size = size_of(sessions / session)
+            if known.pop(session, None) != size or not size:
+                late.append((session, size))
+    if len(late) > _MANY:
+        os.sync()
     rows = []
-    for directory in sorted(sessions.iterdir()):
-        try:
-            session = session_name(directory.name)
-        except BadSessionNameError:
-            log.warning("%s is not a session: left alone", directory)
-            continue
-        segment = directory / FIRST_SEGMENT
-        size = segment.stat().st_size if segment.exists() else 0
-        if known.pop(session, None) != size or not size:
-            entry = _rescan(segment, size, catalogue.get(session))
-            if entry is not None:
-                rows.append(entry.row())
+    for session, size in late:
+        entry = rescan(sessions / session, size, catalogue.get(session), sync=len(late) <= _MANY)
+        if entry is not None:
+            rows.append(entry.row())
         if len(rows) >= _ROWS:
             catalogue.put(rows)
             rows = []
@@ -66,47 +87,96 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
         catalogue.remove(known)
 
 
-def _rescan(segment: Path, size: int, entry: Entry | None) -> Entry | None:
-    """Read on from where the catalogue ends; None, and no directory either, where there is no good frame at all."""
+def size_of(directory: Path) -> int:
+    """Offset of the end of the stream whose segments lie there."""
+    end = 0
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for found in entries:
+            start, dot, suffix = found.name.partition(".")
+            if len(start) == 20 and start.isdigit() and dot and suffix == "trace":
+                end = max(end, int(start) + found.stat().st_size)
+    return end
+
+
+def rescan(directory: Path, size: int, entry: Entry | None, *, sync: bool = True) -> Entry | None:
+    """Read on from where the catalogue ends; None, and no directory either, where there is no good frame at all.
+
+    ``sync``: what is read now is not durable yet, for all we know.
+    """
     if entry is None or entry.size > size:
         entry = Entry(Ledger(), 0, 0)
     ledger, good = entry.ledger, entry.size
+    starts = found_in(directory)
     if size:
-        for end, number, record in _frames(segment, good):
+        for end, number, record in _frames(directory, starts, good, sync=sync):
             ledger.note(number, record)
             good = end
     if good < size:
-        log.warning("%s: %d bytes behind the last whole frame are cut off", segment, size - good)
-        with segment.open("r+b") as file:
-            file.truncate(good)
+        log.warning("%s: %d bytes behind the last whole frame are cut off", directory, size - good)
+        _cut(directory, starts, good)
     if not ledger.session:
-        log.warning("%s: not one good frame, removed", segment.parent)
-        segment.unlink(missing_ok=True)
-        segment.parent.rmdir()
+        log.warning("%s: not one good frame, removed", directory)
+        for start in starts:
+            (directory / segment_name(start)).unlink(missing_ok=True)
+        directory.rmdir()
         return None
-    return Entry(ledger, good, segment.stat().st_mtime_ns)
+    last = max((start for start in starts if not start or start < good), default=0)
+    return Entry(ledger, good, (directory / segment_name(last)).stat().st_mtime_ns)
 
 
-def _frames(segment: Path, start: int) -> Iterator[tuple[int, int, object]]:
+def _cut(directory: Path, starts: list[int], size: int) -> None:
+    for start in reversed(starts):
+        path = directory / segment_name(start)
+        if start and start >= size:
+            path.unlink()
+        elif start + path.stat().st_size > size:
+            with path.open("r+b") as file:
+                file.truncate(size - start)
+                os.fsync(file.fileno())
+
+
+def _frames(
+    directory: Path, starts: list[int], start: int, *, sync: bool
+) -> Iterator[tuple[int, int, object]]:
     """(end, number, record) of every good frame from ``start`` on.
 
     Damage with good frames behind it is passed over and stays where it is: offsets must not move.
     """
     decoder = FrameDecoder(start)
-    with segment.open("rb", buffering=0) as file:
-        file.seek(start)
-        while chunk := file.read(_CHUNK):
-            decoder.feed(chunk)
-            for frame in decoder:
-                if isinstance(frame, Damage):
-                    log.warning(
-                        "%s: bytes %d to %d: %s", segment, frame.start, frame.end, frame.reason
-                    )
-                    continue
-                try:
-                    body = memoryview(frame.data)[HEADER_SIZE:]
-                    record = record_of(frame.kind, frame.data[7], body)
-                except (BadStreamError, FormatError) as exc:
-                    log.warning("%s: bytes %d to %d: %s", segment, frame.offset, frame.end, exc)
-                    record = None
-                yield frame.end, frame.number, record
+    for chunk in _chunks(directory, starts, start, sync=sync):
+        decoder.feed(chunk)
+        for frame in decoder:
+            if isinstance(frame, Damage):
+                log.warning(
+                    "%s: bytes %d to %d: %s", directory, frame.start, frame.end, frame.reason
+                )
+                continue
+            try:
+                body = memoryview(frame.data)[HEADER_SIZE:]
+                record = record_of(frame.kind, frame.data[7], body)
+            except (BadStreamError, FormatError) as exc:
+                log.warning("%s: bytes %d to %d: %s", directory, frame.offset, frame.end, exc)
+                record = None
+            yield frame.end, frame.number, record
+
+
+def _chunks(directory: Path, starts: list[int], start: int, *, sync: bool) -> Iterator[bytes]:
+    """The bytes from offset ``start`` on; where some are missing between two segments, as many zeros."""
+    at = start
+    for first, after in zip(starts, [*starts[1:], None], strict=True):
+        if after is not None and after <= start:
+            continue
+        with (directory / segment_name(first)).open("rb", buffering=0) as file:
+            if sync:
+                os.fsync(file.fileno())
+            # What the kernel could not write it may still show; what is on the disk is what counts.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(max(at - first, 0))
+            while chunk := file.read(_CHUNK):
+                if after is not None:
+                    chunk = chunk[: after - at]
+                yield chunk
+                at += len(chunk)
+        while after is not None and at < after:
+            yield bytes(min(_CHUNK, after - at))
+            at += min(_CHUNK, after - at)

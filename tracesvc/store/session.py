@@ -1,10 +1,11 @@
-"""One session of a `FileStore` while it is in use: its file, its ledger, and who waits for it."""
+"""One session of a `FileStore` while it is in use: its files, its ledger, and who waits for it."""
 
 from __future__ import annotations
 
 import errno
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +13,12 @@ import trio
 
 from tracesvc.store.base import Appended, OffsetError, StoreBrokenError, StoreError, StoreFullError
 from tracesvc.store.catalogue import Entry
-from tracesvc.store.disk import Disk
+from tracesvc.store.disk import Disk, SyncError, Write
 from tracesvc.store.intake import Tail, check
 from tracesvc.store.ledger import Ledger
+from tracesvc.store.segments import Segments
 
-__all__ = ["FIRST_SEGMENT", "Append", "Segment", "disk_error"]
-
-FIRST_SEGMENT: Final = f"{0:020}.trace"
-"""segments are named by the offset of their first byte"""
+__all__ = ["Append", "Round", "StoredSession", "disk_error"]
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -48,31 +47,86 @@ class Append:
 
 
 class Round:
-    """What one sync makes durable."""
+    """What of one session is made durable together. `prepare` and `settle` are for the thread that writes."""
 
-    __slots__ = ("end", "parts", "records", "start")
+    __slots__ = (
+        "_files",
+        "appends",
+        "breaks",
+        "done",
+        "end",
+        "failure",
+        "kept",
+        "parts",
+        "records",
+        "session",
+        "start",
+        "unsafe",
+        "writes",
+    )
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, session: StoredSession, appends: Sequence[Append], start: int) -> None:
+        self.session, self.appends = session, appends
         self.start = self.end = start
         self.parts: list[memoryview] = []
         self.records: list[tuple[int, object]] = []
+        self.breaks: list[int] = []
+        """offsets where generations begin"""
+        self.writes: list[Write] = []
+        self.failure: OSError | None = None
+        self.kept = False
+        """it is durable"""
+        self.unsafe = False
+        """a sync failed, and not for want of room: what the disk holds is unknown"""
+        self.done = trio.Event()
+        self._files = False
+
+    def prepare(self) -> list[Write]:
+        """Open what is to be written; what `settle` is to be told of."""
+        try:
+            self.writes, self._files = self.session.plan(self)
+        except OSError as exc:
+            self.failure = exc
+            self.writes = []
+        return self.writes
+
+    def settle(self, failures: Sequence[OSError | None], disk: Disk) -> None:
+        """All or nothing: every write of the round is durable, or none is acknowledged."""
+        self.session.files.written()
+        for failure in failures:
+            self.failure = self.failure or failure
+        if self.failure is None and self._files:
+            try:
+                disk.sync_directory(self.session.files.directory)
+            except OSError as exc:
+                self.failure = SyncError(exc.errno, exc.strerror)
+        if self.failure is None:
+            self.session.keep(self)
+            self.kept = True
+            return
+        self.unsafe = isinstance(self.failure, SyncError) and self.failure.errno not in _FULL
+        self.session.give_up(self, self.failure)
 
 
-class Segment:
-    """A session and the file that it lies in.
+class StoredSession:
+    """A session and the files that it lies in.
 
-    `commit`, `read` and `entry` are for threads, all else belongs to the run loop; from `examine` to `publish` nobody
-    else may append.
+    `plan`, `keep`, `give_up`, `read` and `entry` are for threads, all else belongs to the run loop; from `examine` to
+    `publish` nobody else may append.
     """
 
-    def __init__(self, directory: Path, disk: Disk, entry: Entry | None) -> None:
-        self.session = directory.name
-        self.path = directory / FIRST_SEGMENT
+    def __init__(
+        self, directory: Path, disk: Disk, entry: Entry | None, starts: Sequence[int]
+    ) -> None:
+        self.name = directory.name
+        self.files = Segments(directory, disk, starts)
         self.ledger = Ledger() if entry is None else entry.ledger
         self.durable = 0 if entry is None else entry.size
         """bytes that are safe, as those who wait have been told"""
         self.ended = self.ledger.ended
         """whether the end mark is among them"""
+        self.gone = False
+        """it has been deleted"""
         self.updated = 0 if entry is None else entry.updated
         self.pending: list[Append] = []
         self.writing = False
@@ -83,9 +137,7 @@ class Segment:
         """those who wait for more bytes"""
         self.lock = threading.Lock()
         """held where the ledger changes, and where all of it is read"""
-        self._disk = disk
         self._size = self.durable
-        self._fd = -1
         self._torn = False
 
     @property
@@ -97,10 +149,10 @@ class Segment:
         """For the catalogue; call with ``lock`` held."""
         return Entry(self.ledger, self._size, self.updated)
 
-    def examine(self, appends: list[Append], *, light: bool) -> Round | None:
+    def examine(self, appends: Sequence[Append], *, light: bool) -> Round | None:
         """What of them can be written.  ``light``: None where that takes long; call it again in a thread."""
-        found = Round(self._size)
-        tail = Tail(self.session, self.ledger)
+        found = Round(self, appends, self._size)
+        tail = Tail(self.name, self.ledger)
         for append in appends:
             data = memoryview(append.data)
             append.durable, append.rest, append.problem = found.end, 0, None
@@ -120,42 +172,41 @@ class Segment:
             if piece is None:
                 return None
             end = overlap + piece.size
+            found.breaks += [found.end + at for at in piece.breaks]
             found.end += piece.size
-            found.parts.append(data[overlap:end])
+            if piece.size:
+                found.parts.append(data[overlap:end])
             found.records += piece.records
             append.durable, append.rest, append.problem = found.end, len(data) - end, piece.problem
         return found
 
-    def commit(self, appends: list[Append], found: Round | None) -> None:
-        """Write and sync what `examine` found, or is to find here, all or nothing."""
-        if found is None:
-            found = self.examine(appends, light=False)
-            if found is None or found.end == found.start:
-                return
-        try:
-            fd, at = self._open(), found.start
-            if self._torn:
-                self._disk.cut(fd, at)
-                self._torn = False
-            for part in found.parts:
-                self._disk.write(fd, part, at)
-                at += len(part)
-            self._disk.sync(fd)
-            if not found.start:
-                self._disk.sync_directory(self.path.parent)
-        except OSError as exc:
-            # What reached the disk is unknown, so nothing of this round is acknowledged.
-            failure = disk_error(exc, self.path)
-            for append in appends:
-                append.durable, append.problem = found.start, failure
-            self._cut(found.start)
-            return
+    def plan(self, found: Round) -> tuple[list[Write], bool]:
+        """See `Segments.plan`."""
+        if self._torn:
+            self.files.cut(found.start)
+            self._torn = False
+        return self.files.plan(found.start, found.parts, found.breaks)
+
+    def keep(self, found: Round) -> None:
+        """It is durable."""
         with self.lock:
             for number, record in found.records:
                 self.ledger.note(number, record)
             self._size, self.updated = found.end, time.time_ns()
 
-    def publish(self, appends: list[Append]) -> None:
+    def give_up(self, found: Round, failure: OSError) -> None:
+        """What reached the disk is unknown, so nothing of this round is acknowledged, and it is cut off again."""
+        problem = disk_error(failure, self.files.directory)
+        for append in found.appends:
+            append.durable, append.problem = found.start, problem
+        self._torn = True
+        try:
+            self.files.cut(found.start)
+            self._torn = False
+        except OSError:
+            pass  # the next append tries again, or the next start of the service
+
+    def publish(self, appends: Sequence[Append]) -> None:
         """Tell everyone what has become durable."""
         self.durable, self.ended = self._size, self.ledger.ended
         for append in appends:
@@ -165,20 +216,14 @@ class Segment:
     def read(self, offset: int, max_bytes: int) -> bytes:
         """Durable bytes; for threads."""
         n = min(max_bytes, self.durable - offset)
-        return self._disk.read(self._open(), n, offset) if n > 0 else b""
-
-    def close(self) -> None:
-        """Nobody may be using it."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._disk.close(fd)
+        return self.files.read(offset, n) if n > 0 else b""
 
     def _written(self, found: Round, offset: int, n: int) -> bytes:
-        """``n`` bytes of the stream, in the file or about to be; for threads."""
+        """``n`` bytes of the stream, in the files or about to be; for threads."""
         data, end = b"", offset + n
         while offset + len(data) < min(end, found.start):
             at = offset + len(data)
-            part = self._disk.read(self._open(), min(end, found.start) - at, at)
+            part = self.files.read(at, min(end, found.start) - at)
             if not part:
                 return b""
             data += part
@@ -186,21 +231,3 @@ class Segment:
             coming = b"".join(found.parts)
             data += coming[max(0, offset - found.start) : end - found.start]
         return data
-
-    def _open(self) -> int:
-        with self.lock:
-            if self._fd < 0:
-                if not self._size:
-                    self._disk.make_directory(self.path.parent)
-                self._fd = self._disk.open(self.path, create=not self._size)
-            return self._fd
-
-    def _cut(self, size: int) -> None:
-        """Give up what lies behind ``size``, after a failure."""
-        self._torn = True
-        try:
-            if self._fd >= 0:
-                self._disk.cut(self._fd, size)
-                self._torn = False
-        except OSError:
-            pass  # the next append tries again, or the next start of the service
