@@ -48,7 +48,7 @@ class Service:
 
 
 @asynccontextmanager
-async def running(root, *, disk=None, store=None, **settings):
+async def running(root, *, disk=None, store=None, gate=None, **settings):
     """``store``: given the real one, what the service is to use in its place."""
     config = replace(Config(root, port=0, grace=0.5), **settings)
     stopping, stopped = trio.Event(), trio.Event()
@@ -60,7 +60,7 @@ async def running(root, *, disk=None, store=None, **settings):
         trio.open_nursery() as nursery,
         httpx2.AsyncClient(base_url=url, timeout=30, limits=httpx2.Limits()) as client,
     ):
-        app = make_app(store(real) if store else real, config, stopping)
+        app = make_app(store(real) if store else real, config, stopping, gate)
 
         async def run(task_status):
             await server.run(

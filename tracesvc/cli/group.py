@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "anonymize": "A trace without names, paths and texts.",
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
+    "token": "Make, list and revoke the tokens of a service.",
     "serve": "Collect, keep and stream the traces of many programs.",
     "doctor": "Which parts of the recorder run here, and why.",
     "demo": "Trace a real web application and show what one sees.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,7 +149,9 @@ def _client() -> Any:
             "a service is reached with httpx2: pip install 'tracesvc[push]'"
         ) from None
     # A follower may wait for hours; a connection that is not there shows at once.
-    return httpx2.Client(timeout=httpx2.Timeout(None, connect=5.0))
+    token = os.environ.get("TRACESVC_TOKEN")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx2.Client(headers=headers, timeout=httpx2.Timeout(None, connect=5.0))
 
 
 @contextmanager

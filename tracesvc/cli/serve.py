@@ -35,6 +35,29 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="Directory for the sessions; made where there is none.",
 )
 @click.option(
+    "--tokens",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the tokens; else tokens.json in the data directory. See tracesvc token.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Let everybody who reaches the service do everything, without a token.",
+)
+@click.option(
+    "--tls-certificate",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate chain, PEM; read again at SIGHUP.",
+)
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Its private key, PEM.",
+)
+@click.option(
     "--grace",
     default=5.0,
     show_default=True,
@@ -49,20 +72,48 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     type=click.Choice(["anycorn", "hypercorn"]),
     help="The HTTP server.",
 )
-def command(listen: tuple[str, int], data: Path, grace: float, server: str) -> None:
-    """Collect, keep and stream the sessions of many programs."""
+def command(
+    listen: tuple[str, int],
+    data: Path,
+    tokens: Path | None,
+    insecure: bool,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    grace: float,
+    server: str,
+) -> None:
+    """Collect, keep and stream the sessions of many programs.
+
+    On an address that others than this machine reach, nothing is open without a token; at the first start one is made
+    and shown. Tokens may also come from TRACESVC_TOKENS: SCOPE[,SCOPE][@PREFIX] TOKEN, between semicolons.
+    """
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together")
     import logging
 
     import trio
 
-    from tracesvc.service import Config, ServiceError
+    from tracesvc.service import CertificateError, Config, ServiceError
     from tracesvc.store import StoreError
 
     logging.basicConfig(format="tracesvc: %(message)s", level=logging.WARNING, stream=sys.stderr)
     host, port = listen
     try:
-        trio.run(_serve, Config(data, host, port, grace, server=server))
-    except* (ServiceError, StoreError) as group:
+        trio.run(
+            _serve,
+            Config(
+                data,
+                host,
+                port,
+                tokens=tokens,
+                insecure=insecure,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
+                grace=grace,
+                server=server,
+            ),
+        )
+    except* (CertificateError, ServiceError, StoreError) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
@@ -74,20 +125,29 @@ async def _serve(config: object) -> None:
 
     import trio
 
-    from tracesvc.service import Config, serve
+    from tracesvc.service import Certificate, Config, serve
 
     assert isinstance(config, Config)
+    certificate = None
+    if config.tls_certificate is not None and config.tls_key is not None:
+        certificate = Certificate(config.tls_certificate, config.tls_key)
     stopping = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def serve_to_the_end(task_status: trio.TaskStatus[str]) -> None:
-                await serve(config, stopping=stopping, task_status=task_status)
+                await serve(
+                    config, certificate=certificate, stopping=stopping, task_status=task_status
+                )
                 nursery.cancel_scope.cancel()
 
             url = await nursery.start(serve_to_the_end)
             print(f"tracesvc: listening on {url}", flush=True)
-            async for _ in signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    if certificate is not None:
+                        certificate.reload()
+                    continue
                 if stopping.is_set():  # asked twice: at once
                     nursery.cancel_scope.cancel()
                 stopping.set()

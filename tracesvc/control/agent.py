@@ -46,7 +46,7 @@ async def agent(
 
     Args:
       url: of the service, as for `PushSink`.
-      token: sent as ``Authorization: Bearer``; needs the scope ``control``, to push ``ingest``.
+      token: sent as ``Authorization: Bearer``; needs the scope ``ingest``.
       name: the source that it answers as; by default what the program is called in its traces.
       labels: more by which it can be chosen, such as ``{"region": "north"}``.
       flight: a recorder of the program's, for ``snapshot``.

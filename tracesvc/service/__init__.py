@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import os
+import time
 from functools import partial
+from typing import Final
 
 import trio
 
 from tracesvc.service import server
+from tracesvc.service.access import Gate
 from tracesvc.service.app import make_app
 from tracesvc.service.config import Config, parse_address
+from tracesvc.service.tls import Certificate, CertificateError
+from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
 from tracesvc.store import FileStore
 
-__all__ = ["Config", "ServiceError", "make_app", "parse_address", "serve"]
+__all__ = [
+    "Certificate",
+    "CertificateError",
+    "Config",
+    "ServiceError",
+    "make_app",
+    "parse_address",
+    "serve",
+]
+
+log = logging.getLogger("tracesvc.service")
+
+TOKENS: Final = "TRACESVC_TOKENS"
+"""environment variable with tokens, see `tracesvc.service.tokens.parse_tokens`"""
 
 
 class ServiceError(Exception):
@@ -21,15 +42,17 @@ class ServiceError(Exception):
 async def serve(
     config: Config,
     *,
+    certificate: Certificate | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the service until ``stopping`` is set, then end it in good order.
 
-    ``task_status`` is told the URL once the service answers.
+    ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``task_status`` is told the
+    URL once the service answers.
 
     Raises:
-      ServiceError: the address cannot be listened on.
+      ServiceError: the address cannot be listened on, or the tokens cannot be read.
       StoreError: the data directory cannot be used.
     """
     if stopping is None:
@@ -43,15 +66,46 @@ async def serve(
         ) from exc
     with listener:
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if certificate is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         async with (
             FileStore.open(config.data, keep=config.keep) as store,
             trio.open_nursery() as nursery,
         ):
-            app = make_app(store, config, stopping)
+            gate = _gate(config, host)
+            app = make_app(store, config, stopping, gate)
             await nursery.start(
                 partial(
-                    server.run, app, listener, stopping, grace=config.grace, server=config.server
+                    server.run,
+                    app,
+                    listener,
+                    stopping,
+                    grace=config.grace,
+                    server=config.server,
+                    certificate=certificate,
                 )
             )
             task_status.started(url)
+
+
+def _gate(config: Config, host: str) -> Gate | None:
+    """Who may come in.
+
+    Where others than this machine reach the service, nobody without a token: if there is none yet, one is made.
+    """
+    if config.insecure:
+        return None
+    try:
+        more = parse_tokens(os.environ.get(TOKENS, ""))
+        tokens = TokenFile(config.tokens or config.data / "tokens.json", more)
+        known = len(tokens.look(time.monotonic()))
+        here = ipaddress.ip_address(host).is_loopback
+        if not here and not known:
+            text, token = make_token(Scope, note="made at the first start")
+            tokens.write([token])
+            log.warning(
+                "there are no tokens yet, so here is one for everything, shown once: %s", text
+            )
+    except TokenError as exc:
+        raise ServiceError(f"the tokens cannot be used: {exc}") from exc
+    return Gate(tokens, open_without=here)

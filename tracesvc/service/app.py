@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from tracesvc.service import commands, resources, streams
+from tracesvc.service import access, commands, resources, streams
 from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
@@ -21,8 +21,13 @@ from tracesvc.store import Store
 __all__ = ["make_app"]
 
 
-def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
-    """``stopping`` is set when the service is to end: streams end then, and `readyz` says so."""
+def make_app(
+    store: Store, config: Config, stopping: trio.Event, gate: access.Gate | None = None
+) -> Starlette:
+    """``stopping`` is set when the service is to end: streams end then, and `readyz` says so.
+
+    ``gate``: who may come in; None: everybody may do everything.
+    """
     app = Starlette(
         routes=[
             # first what comes most often: routes are tried in this order
@@ -38,6 +43,9 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
             Route("/v1/sources/{source}/agent", commands.listen),
             Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),
             Route("/v1/agents/{agent}", commands.report, methods=["POST"]),
+            Route("/v1/login", access.login, methods=["POST"]),
+            Route("/v1/logout", access.logout, methods=["POST"]),
+            Route("/v1/whoami", access.whoami),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
             Route("/", page),
@@ -45,6 +53,7 @@ def make_app(store: Store, config: Config, stopping: trio.Event) -> Starlette:
         ],
         middleware=[
             Middleware(Guard),
+            Middleware(access.AccessControl, gate=gate, store=store),
             Middleware(Shortcut),
         ],  # whatever is to see every request: between them
         exception_handlers=handlers,

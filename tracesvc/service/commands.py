@@ -6,7 +6,6 @@ with its labels) at once, and the answer waits for what they say.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import uuid
@@ -18,8 +17,10 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracesvc.service.access import access_of
 from tracesvc.service.config import Config
-from tracesvc.service.problems import HEARD_OUT, ProblemError
+from tracesvc.service.parameters import json_object
+from tracesvc.service.problems import ProblemError
 from tracesvc.service.streams import StreamResponse
 
 __all__ = ["Agents", "command", "listen", "report", "sources"]
@@ -162,7 +163,7 @@ async def listen(request: Request) -> Response:
 async def report(request: Request) -> Response:
     """``POST /v1/agents/{agent}``: what became of a command."""
     agents: Agents = request.app.state.agents
-    agents.answer(request.path_params["agent"], await _object(request))
+    agents.answer(request.path_params["agent"], await json_object(request, MAX_BODY))
     return Response(status_code=204)
 
 
@@ -173,7 +174,7 @@ async def command(request: Request) -> Response:
     S}``.  The answer has a result per agent.
     """
     agents: Agents = request.app.state.agents
-    what = await _object(request)
+    what = await json_object(request, MAX_BODY)
     deed, labels = what.get("do"), what.pop("labels", {})
     if deed not in DEEDS:
         raise ProblemError(422, "bad-command", f"do is one of {', '.join(DEEDS)}")
@@ -186,7 +187,12 @@ async def command(request: Request) -> Response:
     if not isinstance(labels, dict) or not isinstance(what.get("options", {}), dict):
         raise ProblemError(422, "bad-command", "labels and options are objects")
     source = request.path_params["source"]
-    asked = agents.of(source, {str(k): str(v) for k, v in labels.items()})
+    access = access_of(request)
+    asked = [
+        agent
+        for agent in agents.of(source, {str(k): str(v) for k, v in labels.items()})
+        if access.covers(agent.source)
+    ]
     if not asked:
         raise ProblemError(404, "no-agent", f"no program {source[:100]!r} waits for commands")
     results: list[dict[str, Any]] = [{} for _ in asked]
@@ -204,7 +210,10 @@ async def sources(request: Request) -> Response:
     """``GET /v1/sources``: the programs that wait for commands."""
     agents: Agents = request.app.state.agents
     found: dict[str, list[dict[str, Any]]] = {}
+    access = access_of(request)
     for agent in agents.of(EVERY, {}):
+        if not access.covers(agent.source):
+            continue
         found.setdefault(agent.source, []).append(agent.facts())
     return JSONResponse(
         {"sources": [{"source": name, "agents": found[name]} for name in sorted(found)]}
@@ -223,23 +232,6 @@ def _labels(texts: list[str]) -> dict[str, str]:
 
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    data = b""
-    async with contextlib.aclosing(request.stream()) as parts:
-        async for part in parts:
-            data += part
-            if len(data) > MAX_BODY:
-                raise ProblemError(413, "body-too-large", f"a command may have {MAX_BODY} bytes")
-    request.scope[HEARD_OUT] = True
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ProblemError(422, "bad-json", "the body is not JSON") from None
-    if not isinstance(found, dict):
-        raise ProblemError(422, "bad-json", "the body is to be a JSON object")
-    return found
 
 
 def _line(what: dict[str, Any]) -> bytes:

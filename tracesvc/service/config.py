@@ -32,6 +32,13 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 7070
     """0: any free port"""
+    tokens: Path | None = None
+    """file of the tokens; None: ``tokens.json`` beside the sessions"""
+    insecure: bool = False
+    """whether everybody may do everything though others than this machine reach the service"""
+    tls_certificate: Path | None = None
+    """file of the certificate chain, PEM; read again at SIGHUP, as is the next"""
+    tls_key: Path | None = None
     grace: float = 5.0
     """for requests in flight, once the service has been told to stop; two seconds later every connection is closed"""
     max_body: int = 256 << 20

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tracesvc.service.access import Access, access_of, demand_source
 from tracesvc.service.config import Config
 from tracesvc.service.parameters import integer
 from tracesvc.service.problems import HEARD_OUT, ProblemError
@@ -79,15 +80,17 @@ async def ingest(request: Request) -> Response:
         raise ProblemError(415, "content-encoding", why)
     if length > config.max_body:
         raise ProblemError(413, "body-too-large", f"a body may have {config.max_body} bytes")
-    durable = await _Intake(store, session, offset).take(request, config)
+    intake = _Intake(store, session, offset, access_of(request))
+    durable = await intake.take(request, config)
     return Response(b'{"offset": %d}' % durable, media_type="application/json")
 
 
 class _Intake:
     """One body on its way into the store, in pieces."""
 
-    def __init__(self, store: Store, session: str, offset: int) -> None:
+    def __init__(self, store: Store, session: str, offset: int, access: Access) -> None:
         self._store, self._session, self._offset = store, session, offset
+        self._access = access
         self._parts: list[bytes] = []
         self._held = 0
         self._durable: int | None = None
@@ -134,6 +137,8 @@ class _Intake:
     async def _append(self) -> None:
         """Give to the store what there is, and hold back the beginning of a frame."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        if not self._offset:
+            demand_source(self._access, data)
         result = await self._store.append(self._session, self._offset, data)
         self._durable = result.durable
         if result.problem is not None:

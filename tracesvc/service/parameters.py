@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 
 from tracesvc.model.times import parse_duration
-from tracesvc.service.problems import ProblemError
+from tracesvc.service.problems import HEARD_OUT, ProblemError
 
-__all__ = ["boolean", "choices", "integer", "number", "span_of_time"]
+__all__ = ["boolean", "choices", "integer", "json_object", "number", "span_of_time"]
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _BOOLEANS: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
@@ -91,3 +93,25 @@ def choices(request: Request, name: str, among: Collection[str]) -> list[str]:
                 400, "bad-parameter", f"{name} is one of {', '.join(among)}, not {text[:40]!r}"
             )
     return chosen
+
+
+async def json_object(request: Request, most: int) -> dict[str, Any]:
+    """The body: a JSON object of up to ``most`` bytes.
+
+    Raises:
+      ProblemError: it is none.
+    """
+    data = b""
+    async with contextlib.aclosing(request.stream()) as parts:
+        async for part in parts:
+            data += part
+            if len(data) > most:
+                raise ProblemError(413, "body-too-large", f"this body may have {most} bytes")
+    request.scope[HEARD_OUT] = True
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ProblemError(422, "bad-json", "the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise ProblemError(422, "bad-json", "the body is to be a JSON object")
+    return found

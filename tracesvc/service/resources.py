@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracesvc.service.access import access_of
 from tracesvc.service.parameters import integer
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import SessionInfo, State, Store, session_name
@@ -32,6 +33,7 @@ async def sessions(request: Request) -> Response:
     cursor = request.query_params.get("cursor")
     found = await store.list(
         source=request.query_params.get("source"),
+        prefix=access_of(request).prefix,
         state=state,
         before=None if cursor is None else _position(cursor),
         limit=limit + 1,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from tracesvc.service.tls import Certificate
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -54,6 +56,7 @@ async def run(
     *,
     grace: float,
     server: str = "anycorn",
+    certificate: Certificate | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``stopping`` is set, and then for ``grace`` seconds what is in flight. Takes ``listener`` over."""
@@ -64,6 +67,9 @@ async def run(
     config.accesslog = config.errorlog = None
     config.include_server_header = False
     config.graceful_timeout = grace
+
+    if certificate is not None:
+        certificate.serve_by(config)
 
     async def hang_up_late() -> None:
         await stopping.wait()

@@ -145,11 +145,16 @@ class Store(Protocol):
         self,
         *,
         source: str | None = None,
+        prefix: str = "",
         state: State | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> Sequence[SessionInfo]:
-        """Sessions, the youngest first; ``before``: (started, session) of the last one of the page before."""
+        """Sessions, the youngest first.
+
+        ``prefix``: of sources whose names begin with it; ``before``: (started, session) of the last one of the page
+        before.
+        """
         ...
 
     async def read(self, session: str, offset: int, max_bytes: int) -> bytes:

@@ -147,6 +147,7 @@ class Catalogue:
         now: int,
         *,
         source: str | None,
+        prefix: str,
         state: State | None,
         before: tuple[int, str] | None,
         limit: int,
@@ -157,6 +158,9 @@ class Catalogue:
         if source is not None:
             where.append("name = ?")
             values.append(source)
+        if prefix:
+            where.append("substr(name, 1, ?) = ?")
+            values += [len(prefix), prefix]
         if before is not None:
             where.append("(started, session) < (?, ?)")
             values += before

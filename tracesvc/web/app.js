@@ -1,6 +1,6 @@
 // The page: what the address says is shown, the bar above it, keys that hold everywhere.
 
-import { ask, json, session as path } from "./api.js";
+import { ask, json, session as path, signInWith } from "./api.js";
 import { h, swap, announce } from "./dom.js";
 import { help } from "./help.js";
 import { Live } from "./live.js";
@@ -134,7 +134,7 @@ addEventListener("keydown", (event) => {
 
 addEventListener("hashchange", route);
 applyTheme();
-signIn();
+signInWith(signIn);
 route();
 
 // For tests, and for the curious in the console: what is on the screen, in numbers.
