@@ -8,7 +8,17 @@ import sys
 import time
 from typing import Final
 
-NAMES: Final = ("size", "steps", "reader", "analysis", "ingest", "exports", "attach", "overhead")
+NAMES: Final = (
+    "size",
+    "steps",
+    "reader",
+    "analysis",
+    "ingest",
+    "exports",
+    "attach",
+    "annotations",
+    "overhead",
+)
 """in the order in which they run; each module has ``main(json) -> int``"""
 
 

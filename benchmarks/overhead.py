@@ -16,14 +16,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import functools
 import gc
 import json as json_module
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -35,6 +31,7 @@ from typing import Any, Final, Literal
 import trio
 
 import tracesvc
+from benchmarks.callgrind import counts, mark
 from benchmarks.workloads import SERVERS, round_trips, run_seeded, serve_http, spawns, steps
 from tracesvc.recorder.options import OptionKeywords
 
@@ -49,8 +46,6 @@ BARS: Final = {
     "file, Python": (1.12, None),
     "file, Python, public": (1.25, None),
 }
-MARK: Final = "hdestroy"
-"""a function of the C library that nobody else calls: callgrind writes out its counts there"""
 
 
 @dataclass(frozen=True)
@@ -172,7 +167,6 @@ def _stretch(factor: float) -> None:
 def count(variant: str, native: float, path: Path) -> None:
     """Under callgrind: every workload, with a mark before and after each of its runs."""
     _stretch(_loop() / native)
-    mark = getattr(ctypes.CDLL(None), MARK)
     for workload in WORKLOADS:
         once(workload, 100 if workload.counted > 200 else 20, variant, path)
         for n in (workload.counted, 2 * workload.counted):
@@ -184,43 +178,10 @@ def count(variant: str, native: float, path: Path) -> None:
 
 def counted(variant: str, native: float) -> list[float]:
     """Instructions per operation of each workload."""
-    with tempfile.TemporaryDirectory(prefix="tracesvc-bench-") as directory:
-        command = [
-            "valgrind",
-            "--tool=callgrind",
-            f"--dump-before=*{MARK}*",
-            "--callgrind-out-file=counts",
-        ]
-        command += [
-            "--quiet",
-            sys.executable,
-            "-m",
-            "benchmarks.overhead",
-            "--count",
-            variant,
-            str(native),
-        ]
-        root = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": root}
-        done = subprocess.run(
-            command,
-            cwd=directory,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            raise SystemExit(f"overhead: counting {variant!r} failed:\n{done.stdout}")
-        marks = [_total(Path(directory, f"counts.{i + 1}")) for i in range(4 * len(WORKLOADS))]
+    arguments = ["-m", "benchmarks.overhead", "--count", variant, str(native)]
+    marks = counts(arguments, 4 * len(WORKLOADS))
     pairs = zip(marks[1::4], marks[3::4], WORKLOADS, strict=True)
     return [(long - short) / workload.counted for short, long, workload in pairs]
-
-
-def _total(path: Path) -> int:
-    found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.MULTILINE)
-    assert found is not None, f"callgrind left no total in {path}"
-    return int(found[1])
 
 
 # --- processor time ------------------------------------------------------------------------------
