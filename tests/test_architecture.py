@@ -15,7 +15,8 @@ MAX_LINES = 600
 BASE = {"events", "format", "recorder", "sinks", "control", "model"}
 QUESTIONS = {"analysis", "export", "plot", "rewrite", "model", "format", "events"}
 ROOMS: dict[str, set[str]] = {
-    "events": set(),
+    "frozen": set(),
+    "events": {"frozen"},
     "format": {"events"},
     "recorder": {"format", "events"},
     "sinks": {"recorder", "format", "events"},
@@ -38,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
 # room or module: the packages that it may import when it is loaded, and those only inside a function.
 ZSTD = {"backports", "compression"}
 PACKAGES: dict[str, tuple[set[str], set[str]]] = {
+    "frozen": (set(), set()),
     "events": (set(), set()),
     "format": ({"msgpack"}, {"numpy", *ZSTD}),
     "recorder": ({"trio", "msgpack", "outcome"}, set()),  # outcome is what trio hands to a task

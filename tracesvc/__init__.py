@@ -1,9 +1,10 @@
 """tracesvc: the execution tracer and flight recorder for Trio."""
 
-from tracesvc.control.agent import agent
-from tracesvc.control.errors import ControlError
-from tracesvc.control.install import install
-from tracesvc.model.reader import Trace, read
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tracesvc.recorder.annotations import counter, log, region, span
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerError
 from tracesvc.recorder.redaction import Redaction
@@ -13,7 +14,13 @@ from tracesvc.sinks.base import Sink, SinkStatistics
 from tracesvc.sinks.delivery import open_tracer
 from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import FileSink
-from tracesvc.sinks.flight import FlightRecorder, FlightWindow
+
+if TYPE_CHECKING:
+    from tracesvc.control.agent import agent
+    from tracesvc.control.errors import ControlError
+    from tracesvc.control.install import install
+    from tracesvc.model.reader import Trace, read
+    from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
     "ControlError",
@@ -41,3 +48,21 @@ __all__ = [
     "region",
     "span",
 ]
+
+_LATER = {
+    "ControlError": "tracesvc.control.errors",
+    "FlightRecorder": "tracesvc.sinks.flight",
+    "FlightWindow": "tracesvc.sinks.flight",
+    "Trace": "tracesvc.model.reader",
+    "agent": "tracesvc.control.agent",
+    "install": "tracesvc.control.install",
+    "read": "tracesvc.model.reader",
+}
+"""what a program that is only traced does not need: imported when it is asked for"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
     ClassVar,
     Self,
     TypeVar,
-    cast,
     dataclass_transform,
     get_args,
-    get_type_hints,
 )
+
+from tracesvc.frozen import Frozen, frozen
 
 __all__ = [
     "EVENTS",
@@ -255,8 +255,11 @@ EVENTS: dict[int, type[Event]] = {}
 """number -> event class, in order of number"""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+EventClass = TypeVar("EventClass", bound="type[Event]")
+
+
+@frozen
+class Event(Frozen):
     """What every event has; the classes below add their own fields."""
 
     number: ClassVar[int] = 0
@@ -271,25 +274,21 @@ class Event:
     """position among all events of that writer, from 0; assigned before any loss"""
 
 
-EventClass = TypeVar("EventClass", bound=type[Event])
-
-
 @dataclass_transform(frozen_default=True)
 def _event(number: int) -> Callable[[EventClass], EventClass]:
     """Enter a class into the table under ``number``."""
 
     def register(cls: EventClass) -> EventClass:
-        made = dataclass(frozen=True, slots=True)(cls)
-        hints = get_type_hints(made, include_extras=True)
-        inherited = len(fields(Event))
+        made = frozen(cls)
         made.number = number
         made.type = "".join("_" + c.lower() if c.isupper() else c for c in made.__name__)[1:]
         made.fields = tuple(
-            Field(f.name, *get_args(hints[f.name])[1:]) for f in fields(made)[inherited:]
+            Field(name, *get_args(eval(kind, globals()))[1:])  # noqa: S307 - of the classes below
+            for name, kind in cls.__annotations__.items()
         )
         assert number not in EVENTS, f"event number {number} is taken"
         EVENTS[number] = made
-        return cast(EventClass, made)
+        return made
 
     return register
 

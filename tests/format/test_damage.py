@@ -82,7 +82,7 @@ def without(stream, i):
         for event in batch:
             names = [f.name for f in event.fields if f.storage is Storage.STRING]
             changes = {n: placeholders.get(getattr(event, n), getattr(event, n)) for n in names}
-            events.append(replace(event, **changes) if k > i and placeholders else event)
+            events.append(event.__replace__(**changes) if k > i and placeholders else event)
     return [frame.number for frame in stream.frames if frame is not gone], events
 
 

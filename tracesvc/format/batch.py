@@ -42,7 +42,16 @@ from tracesvc.events import (
 from tracesvc.format.columns import ONES, decode_planes, encode_column
 from tracesvc.format.errors import FormatError
 
-__all__ = ["ENDS", "MAX_EVENTS", "SLOTS", "START", "Batch", "encode_batch", "sort_records"]
+__all__ = [
+    "ENDS",
+    "MAX_EVENTS",
+    "SLOTS",
+    "START",
+    "Batch",
+    "encode_batch",
+    "places",
+    "sort_records",
+]
 
 SLOTS: Final = 5
 """slots of one record"""
@@ -78,7 +87,7 @@ def sort_records(records: list[Any], not_before: int) -> int:
     of another event, so two records can lie the wrong way round.  Sorting is stable and rare.
     """
     times = records[1::SLOTS]
-    lagging = list(compress(_PLACES, map(lt, times, accumulate(times, max))))
+    lagging = list(compress(places(len(times)), map(lt, times, accumulate(times, max))))
     if len(lagging) > MAX_MOVES or len(times) > MAX_EVENTS:
         rows = sorted(zip(*[iter(records)] * SLOTS, strict=True), key=itemgetter(1))
         records[:] = chain.from_iterable(rows)
@@ -175,7 +184,17 @@ def _running(types: bytes, tasks: Sequence[int], starts: list[int]) -> int | Non
     return running if running >= 0 and whose[: len(ends)] == ends else None
 
 
-_PLACES: Final = tuple(range(MAX_EVENTS))
+class _Places:
+    made: tuple[int, ...] = ()
+
+
+def places(n: int) -> tuple[int, ...]:
+    """0, 1, 2, ... up to ``n`` or further: kept, for to make them takes longer than all that is done with them."""
+    if len(_Places.made) < n:
+        _Places.made = tuple(range(n))
+    return _Places.made
+
+
 _SELECT: Final = {number: bytes(number == i for i in range(256)) for number in EVENTS}
 _CODES: Final = {
     number: tuple(_CODE[f.storage] for f in event.fields) for number, event in EVENTS.items()
@@ -191,15 +210,15 @@ def _pick(
         select = types.translate(_SELECT[number])
         if len(slots) == 1:
             return [list(compress(slots[0], select))]
-        places: Sequence[int] = list(compress(_PLACES, select))
+        chosen: Sequence[int] = list(compress(places(len(select)), select))
     else:
-        places, place = [], -1
+        chosen, place = [], -1
         for _ in range(count):
             place = types.index(number, place + 1)
-            places.append(place)
+            chosen.append(place)
     if count == 1:
-        return [(slot[places[0]],) for slot in slots]
-    return list(map(itemgetter(*places), slots))
+        return [(slot[chosen[0]],) for slot in slots]
+    return list(map(itemgetter(*chosen), slots))
 
 
 def _no_stack(number: int) -> Frames:

@@ -21,7 +21,7 @@ from tracesvc.events import (
     TaskState,
     TaskWaiting,
 )
-from tracesvc.format.batch import MAX_EVENTS
+from tracesvc.format.batch import places
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.recorder.records import AnyRecords
 from tracesvc.recorder.tree import TaskTree
@@ -42,7 +42,6 @@ _CHANGES: Final = bytes(
 _OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
 _OTHERS: Final = bytes(i in _OPENINGS or i == TaskStack.number for i in range(256))
 _WAITS: Final = {TaskWaiting.number, StepBlock.number}
-_PLACES: Final = tuple(range(MAX_EVENTS))
 
 
 class _Run:
@@ -97,7 +96,7 @@ class LiveState:
             self._apply_tasks(proc, records, types, last)
         others = types.translate(_OTHERS)
         if 1 in others:
-            for i in compress(_PLACES, others):
+            for i in compress(places(len(others)), others):
                 number, *fields = records.record(i)
                 if number == TaskStack.number:
                     self._apply_stack(proc, *fields)

@@ -11,13 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from itertools import chain, compress
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
+from tracesvc.format.batch import SLOTS, encode_batch, places
 
 __all__ = ["AnyRecords", "Records", "flat"]
-
-_PLACES: Final = tuple(range(MAX_EVENTS))
 
 
 class AnyRecords(Protocol):
@@ -117,7 +115,9 @@ class Records(list[Any]):
 
     def last_of_tasks(self, changes: bytes, /) -> dict[int, int]:
         marks = self.types().translate(changes)
-        return dict(zip(compress(self[2::SLOTS], marks), compress(_PLACES, marks), strict=True))
+        return dict(
+            zip(compress(self[2::SLOTS], marks), compress(places(len(marks)), marks), strict=True)
+        )
 
     def encode(
         self, proc: int, first: int, strings: dict[str, int], stacks: dict[Any, int], /

@@ -6,7 +6,6 @@ import os
 import platform
 import socket
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ def program_name() -> str:
 
 def source(name: str) -> dict[str, Any]:
     """The program called ``name``, its process and its versions."""
+    from importlib import metadata  # takes as long to import as half of the recorder
+
     return {
         "name": name,
         "host": socket.gethostname(),

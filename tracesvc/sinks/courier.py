@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import logging
 import random
 import time
@@ -267,5 +266,7 @@ def _retry_after(response: httpx2.Response) -> float:
     with contextlib.suppress(ValueError, TypeError):
         if text.isdigit():
             return float(text)
-        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        from email.utils import parsedate_to_datetime
+
+        return parsedate_to_datetime(text).timestamp() - time.time()
     return 0.0
