@@ -13,16 +13,16 @@ from tests.recorder.recording import Memory, Recording
 from tracesvc.analysis import summarize
 from tracesvc.events import LossCause
 from tracesvc.model.verify import verify
-from tracesvc.recorder import tracer as tracer_module
 from tracesvc.recorder.governor import LAST, SECOND
 from tracesvc.recorder.meter import Meter
+from tracesvc.recorder.regulator import Regulator
 
 
 class Hand:
     """Has the governor look when the test says, at costs that the test makes."""
 
     def __init__(self, monkeypatch) -> None:
-        monkeypatch.setattr(tracer_module, "INTERVAL", 3600.0)
+        monkeypatch.setattr(Regulator, "tick", lambda regulator: 0.25)
         monkeypatch.setattr(Meter, "total", lambda meter, runs: int(self.ns))
         self.ns = 0.0
         self.time = time.monotonic_ns()
@@ -355,12 +355,12 @@ def test_the_meter_sees_every_part():
 
     overhead = traced(program, budget=1.0).statistics.overhead
     assert overhead.level == 0
-    assert all(overhead.parts[part] > 0 for part in ("hooks", "annotations", "reader", "threads"))
+    assert all(overhead.parts[part] > 0 for part in ("hooks", "annotations", "tasks", "threads"))
     assert 10 < overhead.ns_per_call < 100_000
 
 
 def test_a_budget_of_bytes(monkeypatch):
-    monkeypatch.setattr(tracer_module, "INTERVAL", 3600.0)
+    monkeypatch.setattr(Regulator, "tick", lambda regulator: 0.25)
 
     async def program(tracer) -> int:
         time = 0

@@ -12,6 +12,7 @@ from tracesvc.recorder.clock import now
 from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.pacer import ResidentMemory
+from tracesvc.recorder.regulator import Regulator
 from tracesvc.recorder.session import Session
 
 __all__ = ["Beat"]
@@ -19,6 +20,8 @@ __all__ = ["Beat"]
 RSS: Final = "process.rss"
 """counter: bytes of memory that the process has resident"""
 RSS_STEP: Final = 64 << 10
+USUAL: Final = 200_000_000
+"""ns between beats, at least"""
 OLD: Final = 1_000_000_000
 """ns after which a buffer is handed over though it is not full"""
 
@@ -27,20 +30,39 @@ class Beat:
     """Seals what is old, looks at memory and at who waits for long, has runs read anew after a loss."""
 
     def __init__(
-        self, session: Session, drain: Drain, runs: list[RunHooks], then: Callable[[], None]
+        self,
+        session: Session,
+        drain: Drain,
+        runs: list[RunHooks],
+        then: Callable[[], None],
+        regulator: Regulator | None,
     ) -> None:
-        """``runs`` are those that are recorded, as they come and go; ``then`` is called at last."""
+        """``runs`` are those that are recorded, as they come and go; ``then`` is called at last.
+
+        A ``regulator``, where there is a budget, may want to look more often.
+        """
         self._session: Final = session
         self._drain: Final = drain
         self._runs: Final = runs
         self._then: Final = then
         self._memory: Final = ResidentMemory()
         self._rss = 0
+        self._regulator: Final = regulator
+        self._due = 0
 
-    def __call__(self) -> None:
+    def __call__(self) -> float | None:
+        """Returns the seconds until the next, if it is not to be as it was."""
+        if not self._session.open:
+            return None
+        interval = None if self._regulator is None else self._regulator.tick()
+        time = now()
+        if interval is None or time >= self._due:
+            self._due = time + USUAL
+            self._all()
+        return interval
+
+    def _all(self) -> None:
         session = self._session
-        if not session.open:
-            return
         session.end_procs_of_dead_threads()
         if session.choice is None or "counters" in session.choice:
             self._look_at_memory()

@@ -6,11 +6,13 @@ Both are for a tracer with a budget, see `tracesvc.recorder.governor`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import thread_time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from tracesvc.recorder.clock import now
+from tracesvc.recorder.seams import OWN
 from tracesvc.recorder.tree import task_id
 
 if TYPE_CHECKING:
@@ -97,10 +99,50 @@ class Measured:
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self.calls = self.samples = self.sampled = 0
         """``sampled`` is in ns"""
+        self.own_ns = self.own_steps = 0
+        """of the tracer's own tasks: ns of processor time"""
         self.within: Mapping[str, Hook] = hooks
 
-    def hook(self, name: str) -> Callable[[Any], None]:
+    def hooks(self) -> dict[str, Callable[[Any], None]]:
         """What trio is to call."""
+        hooks = {name: self._hook(name) for name in self.within}
+        return hooks | self._hooks_of_own(hooks)
+
+    def _hooks_of_own(
+        self, hooks: dict[str, Callable[[Any], None]]
+    ) -> dict[str, Callable[[Any], None]]:
+        start, end = hooks["before_task_step"], hooks["after_task_step"]
+        spawned, exited = hooks["task_spawned"], hooks["task_exited"]
+        own: set[int] = set()
+        since = 0
+
+        def before_task_step(task: trio.lowlevel.Task) -> None:
+            nonlocal since
+            start(task)
+            if task_id(task) in own:
+                self.own_steps += 1
+                since = thread_time_ns()
+
+        def after_task_step(task: trio.lowlevel.Task) -> None:
+            nonlocal since
+            if since:
+                self.own_ns += thread_time_ns() - since
+                since = 0
+            end(task)
+
+        def task_spawned(task: trio.lowlevel.Task) -> None:
+            if task.name.startswith(OWN):
+                own.add(task_id(task))
+            spawned(task)
+
+        def task_exited(task: trio.lowlevel.Task) -> None:
+            own.discard(task_id(task))
+            exited(task)
+
+        both = (before_task_step, after_task_step, task_spawned, task_exited)
+        return {hook.__name__: hook for hook in both}
+
+    def _hook(self, name: str) -> Callable[[Any], None]:
         until = EVERY
 
         def measured(argument: Any) -> None:

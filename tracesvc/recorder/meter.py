@@ -1,13 +1,14 @@
 """What the tracer costs: processor time of its hooks, its annotations, its reader and its threads, in ns.
 
-Hooks tell themselves, by a sample of their calls.  The reader's steps and the tracer's own threads are measured by the
-processor clocks of their threads.  Annotations are counted by the reader, and each kind is tried out when a tracer
-starts; so is what it costs trio to call a hook.
+Hooks tell themselves, by a sample of their calls.  The steps of the tracer's own tasks (the reader, the sinks) and its
+own threads are measured by the processor's clock.  Annotations are counted by the reader, and each kind is tried out
+when a tracer starts; so is what it costs trio to call a hook, or to run a task of ours.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from tracesvc.events import Counter, Log, RegionBegin, RegionEnd, SpanBegin, SpanEnd
+from tracesvc.recorder import own_run
 from tracesvc.recorder.annotations import counter, log, recording, region, span
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.dark import EVERY
-from tracesvc.recorder.seams import OWN, in_own_thread
+from tracesvc.recorder.own_threads import OWN_THREADS
+from tracesvc.recorder.seams import OWN
 from tracesvc.recorder.session import Session, local
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
+CONTENTION: Final = 1.7
+"""what a thread that works for a sink costs, by what it uses itself: the program's thread loses the rest to handing the
+interpreter's lock over and to cold caches (`benchmarks.governor`, 2026-11-25)"""
 TRIES: Final = 3
 REPEATS: Final = 30
 
@@ -37,12 +43,12 @@ class Meter:
 
     def __init__(self, way: Way) -> None:
         self._dispatch: Final = _dispatch(way.direct and way.native)
+        self._handover: Final = _handover()
         self._costs: Final = _annotation_costs(Session(1 << 12, 2, way.new_records))
         self._annotations = 0.0
-        self._reader = 0
-        self._reader_since: int | None = None
-        self._runs: Final[dict[int, tuple[int, int]]] = {}
-        """run -> calls and ns sampled so far"""
+        self._tasks = 0
+        self._runs: Final[dict[int, tuple[int, int, int, int]]] = {}
+        """run -> calls, ns sampled, ns and number of the steps of own tasks so far"""
         self._hooks = 0.0
         self._events = 0
         self._threads: Final[dict[int, int]] = {}
@@ -52,17 +58,6 @@ class Meter:
         self._of_threads = 0
 
     # --- told ------------------------------------------------------------------------------------
-
-    def reader_begins(self) -> None:
-        """A step of the reader; in our own threads it is measured with them."""
-        if not in_own_thread():
-            self._reader_since = time.thread_time_ns()
-
-    def reader_ends(self) -> None:
-        """The step is over."""
-        if self._reader_since is not None:
-            self._reader += time.thread_time_ns() - self._reader_since
-            self._reader_since = None
 
     def count(self, types: bytes) -> None:
         """The types of a batch of events."""
@@ -75,7 +70,7 @@ class Meter:
 
     def add(self, ns: int) -> None:
         """What somebody has measured."""
-        self._reader += ns
+        self._tasks += ns
 
     # --- asked -----------------------------------------------------------------------------------
 
@@ -83,7 +78,7 @@ class Meter:
         """ns of processor time so far."""
         self._look_at_hooks(runs)
         self._look_at_threads()
-        return int(self._hooks + self._annotations + self._reader + self._of_threads)
+        return int(self._hooks + self._annotations + self._tasks + self._of_threads)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -91,7 +86,7 @@ class Meter:
         return {
             "hooks": int(self._hooks),
             "annotations": int(self._annotations),
-            "reader": self._reader,
+            "tasks": self._tasks,
             "threads": self._of_threads,
         }
 
@@ -105,11 +100,13 @@ class Meter:
             hooks = run.recording
             if hooks is None:
                 continue
-            calls, sampled = hooks.calls, hooks.sampled
-            before = self._runs.get(id(run), (0, 0))
-            self._runs[id(run)] = calls, sampled
-            self._events += calls - before[0]
-            self._hooks += (sampled - before[1]) * EVERY + (calls - before[0]) * self._dispatch
+            found = hooks.calls, hooks.sampled, hooks.own_ns, hooks.own_steps
+            before = self._runs.get(id(run), (0, 0, 0, 0))
+            self._runs[id(run)] = found
+            calls, sampled, ns, steps = (a - b for a, b in zip(found, before, strict=True))
+            self._events += calls
+            self._hooks += sampled * EVERY + calls * self._dispatch
+            self._tasks += ns + steps * self._handover
 
     def forget(self, run: RunHooks) -> None:
         """It is over."""
@@ -120,14 +117,16 @@ class Meter:
         live = set()
         for thread in threading.enumerate():
             number = thread.native_id
-            if number is not None and (number in self._threads or thread.name.startswith(OWN)):
+            own = number in OWN_THREADS or thread.name.startswith(OWN)
+            if number is not None and (own or number in self._threads):
                 live.add(number)
         for number in self._threads.keys() - live:
             del self._threads[number]
         for number in live:
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 ns = time.clock_gettime_ns(_clock_of(number))
-                self._of_threads += ns - self._threads.get(number, 0)
+                passed = ns - self._threads.get(number, 0)
+                self._of_threads += int(passed * CONTENTION) if number in OWN_THREADS else passed
                 self._threads[number] = ns
 
 
@@ -176,6 +175,27 @@ def _annotation_costs(scratch: Session) -> dict[int, float]:
         recording.session = None
         scratch.open = scratch.accepting = False
         local.proc = before
+
+
+@functools.cache
+def _handover() -> int:
+    """ns that it takes trio to call something in the reader's run, and to run the task that waits for it."""
+    found: list[int] = []
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        send, receive = trio.open_memory_channel[int](1)
+        for _ in range(TRIES):
+            began = time.thread_time_ns()
+            for i in range(REPEATS):
+                token.run_sync_soon(send.send_nowait, i)
+                await receive.receive()
+            found.append((time.thread_time_ns() - began) // REPEATS)
+
+    thread = threading.Thread(target=lambda: own_run.run(main), name=f"{OWN}calibration")
+    thread.start()
+    thread.join(10)
+    return min(found, default=0)
 
 
 class _Idle(trio.abc.Instrument):

@@ -28,11 +28,14 @@ def is_shutdown(exc: RuntimeError) -> bool:
 
 
 class Pacer:
-    """Calls ``beat`` in a thread of its own, about every ``interval`` seconds, from `start` to `stop`."""
+    """Calls ``beat`` in a thread of its own, about every ``interval`` seconds, from `start` to `stop`.
 
-    def __init__(self, beat: Callable[[], None], interval: float = 0.25) -> None:
+    What ``beat`` returns, if not None, is the interval from then on.
+    """
+
+    def __init__(self, beat: Callable[[], float | None], interval: float = 0.25) -> None:
         self._beat: Final = beat
-        self._interval: Final = interval
+        self._interval = interval
         self._stop: Final = threading.Event()
         self._thread: Final = threading.Thread(target=self._run, name="tracesvc pacer", daemon=True)
 
@@ -53,7 +56,9 @@ class Pacer:
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             try:
-                self._beat()
+                interval = self._beat()
+                if interval is not None:
+                    self._interval = interval
             except Exception:
                 logger.exception("tracesvc: a beat failed; the tracer goes on")
 

@@ -137,7 +137,7 @@ class Recording:
         if measured:
             self._dark = DarkHooks(proc.records, choice, fresh, hooks["after_io_wait"])
             self._measured = Measured(hooks)
-            hooks = {name: self._measured.hook(name) for name in HOOKS}
+            hooks = self._measured.hooks()
         for name, hook in hooks.items():
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
@@ -168,6 +168,16 @@ class Recording:
     def sampled(self) -> int:
         """ns that those took."""
         return 0 if self._measured is None else self._measured.sampled
+
+    @property
+    def own_ns(self) -> int:
+        """ns of processor time of the steps of the tracer's own tasks."""
+        return 0 if self._measured is None else self._measured.own_ns
+
+    @property
+    def own_steps(self) -> int:
+        """How many those are."""
+        return 0 if self._measured is None else self._measured.own_steps
 
     @property
     def unrecorded(self) -> int:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from tracesvc.recorder.meter import Meter
     from tracesvc.recorder.session import Session
 
-__all__ = ["INTERVAL", "Budget", "OverheadStatistics", "Regulator"]
+__all__ = ["Budget", "OverheadStatistics", "Regulator"]
 
-INTERVAL: Final = 0.1
+SELDOM: Final = 0.25
 """seconds between looks"""
+OFTEN: Final = 0.1
+"""the same at the last level, where it is decided whether anything is recorded"""
 KEPT: Final = 16
 """one of so many logs, spans, regions, counters is kept where most are left out"""
 SHARE: Final = "tracesvc.overhead"
@@ -49,13 +51,13 @@ class OverheadStatistics:
     ns: int
     """processor time so far"""
     parts: dict[str, int]
-    """the same by what it is for: hooks, annotations, reader, threads"""
+    """the same by what it is for: hooks, annotations, tasks, threads"""
     ns_per_call: float
     """of a hook, on average"""
 
 
 class Regulator:
-    """Looks ten times a second, in a thread of its own."""
+    """Looks a few times a second, in the pacer's thread."""
 
     def __init__(
         self, session: Session, drain: Drain, runs: list[RunHooks], meter: Meter, budget: Budget
@@ -74,6 +76,11 @@ class Regulator:
         self._ns = meter.total(runs)
         self._bytes = 0
         self._told = now()
+
+    def tick(self) -> float:
+        """Look; returns the seconds until the next look."""
+        self.look()
+        return OFTEN if self._level == len(LEFT_OUT) - 1 else SELDOM
 
     def look(self, time: int | None = None) -> None:
         """Measure, decide, do. ``time`` is in ns, by any clock that does not go back; None: it is now."""

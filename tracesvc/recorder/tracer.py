@@ -38,7 +38,7 @@ from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.recording import ENTRY_TASK
-from tracesvc.recorder.regulator import INTERVAL, Regulator
+from tracesvc.recorder.regulator import Regulator
 from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
@@ -101,7 +101,6 @@ class Tracer:
         self._watchdog: Watchdog | None = None
         self._beat: Beat | None = None
         self._regulator: Regulator | None = None
-        self._regulation: Pacer | None = None
         self._repairs_before: Tally[str] = Tally()
         self._when_off: list[Callable[[], None]] = []
         self.delivered = False
@@ -157,7 +156,7 @@ class Tracer:
             session.slow = -1
         self._runs = []
         self._drain = self._pacer = self._beat = None
-        self._regulator = self._regulation = None
+        self._regulator = None
         self._lent = self._held = self._pieces = None
         self._reading = self._header_written = self._footer_written = False
         self._stored = 0
@@ -176,12 +175,10 @@ class Tracer:
             hooks = self._enter_run(session)
         session.monotonic = now()
         self._drain = Drain(session, source(options.source_name), options.in_header)
-        self._beat = Beat(session, self._drain, self._runs, self._on_beat)
-        self._pacer = Pacer(self._beat)
         if limits is not None and session.meter is not None:
             self._regulator = Regulator(session, self._drain, self._runs, session.meter, limits)
-            self._regulation = Pacer(self._regulator.look, INTERVAL)
-            self._regulation.start()
+        self._beat = Beat(session, self._drain, self._runs, self._on_beat, self._regulator)
+        self._pacer = Pacer(self._beat)
         if options.stall_s and (choice is None or "stacks" in choice):
             limit = int(options.stall_s * 1e9)
             self._watchdog = Watchdog(limit, lambda: list(self._runs), way.native)
@@ -318,8 +315,6 @@ class Tracer:
     def _close_hooks(self) -> None:
         if self._pacer is not None:
             self._pacer.stop()
-        if self._regulation is not None:
-            self._regulation.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
@@ -396,16 +391,12 @@ class Tracer:
             session.recycle(self._lent)
             self._lent = None
         session.attach_reader()
-        full, meter = None, session.meter
-        if meter is not None:
-            meter.reader_ends()
+        full = None
         if self._header_written and self._held is None:
             full = await session.next_full()
         else:
             await trio.lowlevel.checkpoint()
         # Nothing has changed before this line: cancelled, the next call goes on from here.
-        if meter is not None and self.delivered:
-            meter.reader_begins()
         if self._session is not session or self.state is TracerState.OFF:  # stop() gave up on us
             self._count_unread([] if full is None else [full])
             return None

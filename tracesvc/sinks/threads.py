@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from tracesvc.recorder.own_threads import note_own_thread
 from tracesvc.recorder.pacer import is_shutdown
 
 __all__ = ["Resolver", "in_thread", "start_thread_soon"]
@@ -46,7 +47,12 @@ def start_thread_soon(
     function: Callable[[], object], deliver: Callable[[Any], object], name: str
 ) -> None:
     """As `trio.lowlevel.start_thread_soon`, in a thread of our own."""
-    _Threads.start(function, deliver, name)
+
+    def noted() -> object:
+        note_own_thread()
+        return function()
+
+    _Threads.start(noted, deliver, name)
 
 
 async def in_thread(function: Callable[..., T], *args: Any, name: str) -> T:

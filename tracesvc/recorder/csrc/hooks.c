@@ -16,6 +16,7 @@ static PyObject *error_type, *cancelled_type, *interrupt_type;    /* outcome.Err
 static PyObject *str_error;
 
 #define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
+#define OWN "tracesvc "                                   /* as seams.py has it */
 
 /* Which tasks are blocked, since when and why: open addressing, keyed by the number of the task. */
 typedef struct {
@@ -33,7 +34,8 @@ struct Hooks {
     hook_function *const *record;                         /* what each hook does: `all`, `some`, `dark`, or `measured` */
     hook_function *const *within;                         /* what is measured */
     int64_t calls, samples, sampled, unrecorded;          /* sampled: ns of the samples; unrecorded: events, in the dark */
-    int until_sample;
+    int until_sample, own_n;
+    int64_t own[16], own_since, own_ns, own_steps;        /* tasks of the tracer's own, and what their steps take */
     PyObject *seal, *reason_of, *sample;   /* functions in Python, for what is rare */
     PyObject *choose, *chosen;                            /* which tasks are recorded: function, set; NULL: all are */
     PyObject *original;                                   /* trio's own table, while this stands in its place */
@@ -457,13 +459,53 @@ static void measure(Hooks *self, enum hook hook, PyObject *argument) {
     self->samples++;
 }
 
+/* Steps of the tracer's own tasks are measured by the processor's clock: all that they do is its cost. */
+
+static int own_place(Hooks *self, int64_t number) {
+    int i = 0;
+    while (i < self->own_n && self->own[i] != number) i++;
+    return i;
+}
+
+static int64_t thread_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+static void measured_before_task_step(Hooks *self, PyObject *task) {
+    measure(self, BEFORE_TASK_STEP, task);
+    if (!self->own_n || own_place(self, task_number(task)) == self->own_n) return;
+    self->own_since = thread_clock();
+    self->own_steps++;
+}
+
+static void measured_after_task_step(Hooks *self, PyObject *task) {
+    if (self->own_since) self->own_ns += thread_clock() - self->own_since;
+    self->own_since = 0;
+    measure(self, AFTER_TASK_STEP, task);
+}
+
+static void measured_task_spawned(Hooks *self, PyObject *task) {
+    PyObject *name = PyObject_GetAttrString(task, "name");
+    if (name && PyUnicode_Check(name) && self->own_n < (int)(sizeof self->own / sizeof *self->own)) {
+        const char *text = PyUnicode_AsUTF8(name);
+        if (text && strncmp(text, OWN, sizeof OWN - 1) == 0) self->own[self->own_n++] = task_number(task);
+    }
+    Py_XDECREF(name);
+    PyErr_Clear();
+    measure(self, TASK_SPAWNED, task);
+}
+
+static void measured_task_exited(Hooks *self, PyObject *task) {
+    int place = own_place(self, task_number(task));
+    if (place < self->own_n) self->own[place] = self->own[--self->own_n];
+    measure(self, TASK_EXITED, task);
+}
+
 #define MEASURED(hook, name) \
     static void measured_##name(Hooks *self, PyObject *argument) { measure(self, hook, argument); }
-MEASURED(BEFORE_TASK_STEP, before_task_step)
-MEASURED(AFTER_TASK_STEP, after_task_step)
 MEASURED(TASK_SCHEDULED, task_scheduled)
-MEASURED(TASK_SPAWNED, task_spawned)
-MEASURED(TASK_EXITED, task_exited)
 MEASURED(BEFORE_IO_WAIT, before_io_wait)
 MEASURED(AFTER_IO_WAIT, after_io_wait)
 
@@ -729,6 +771,8 @@ static PyMemberDef members[] = {{"entry_task", T_LONGLONG, offsetof(Hooks, entry
                                 {"calls", T_LONGLONG, offsetof(Hooks, calls), READONLY, NULL},
                                 {"samples", T_LONGLONG, offsetof(Hooks, samples), READONLY, NULL},
                                 {"sampled", T_LONGLONG, offsetof(Hooks, sampled), READONLY, NULL},
+                                {"own_ns", T_LONGLONG, offsetof(Hooks, own_ns), READONLY, NULL},
+                                {"own_steps", T_LONGLONG, offsetof(Hooks, own_steps), READONLY, NULL},
                                 {"unrecorded", T_LONGLONG, offsetof(Hooks, unrecorded), READONLY, NULL},
                                 {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
                                 {0}};
