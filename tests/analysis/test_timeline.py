@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tests.traces import program
+from tracesvc.analysis import Of, latencies
 from tracesvc.analysis.timeline import Index
 from tracesvc.analysis.timeline.lanes import BLOCKED, READY, RUNNING, UNSURE
 from tracesvc.analysis.timeline.outline import outline
-from tracesvc.analysis.timeline.place import everyone, phase, piece, search
+from tracesvc.analysis.timeline.place import KINDS, everyone, instances, phase, piece, search
 from tracesvc.analysis.timeline.window import first_rows, sums, window
 from tracesvc.analysis.tree import tasks_at as tree_at
 from tracesvc.events import Reason
@@ -231,3 +232,18 @@ def test_memory_is_bounded_and_what_is_gone_is_said(monkeypatch):
     assert index.began < index.since < index.ended
     late = sums(whole, index.since + 1, index.ended)
     assert sums(index, index.since + 1, index.ended) == late
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_instances_are_those_of_the_histograms(stream, kind):
+    index = indexed(stream.data, 3, settle=True)
+    histograms = latencies(read(stream.data), Of(kind)).as_dict()["histograms"][kind]
+    assert histograms
+    for name, histogram in list(histograms.items())[:6]:
+        found = instances(index, kind, name, 0, 1 << 62, most=10**6)
+        took = [one["end"] - one["start"] for one in found["found"]]
+        assert took == sorted(took, reverse=True)
+        assert (found["count"], sum(took)) == (histogram["count"], histogram["total"])
+        bucket = histogram["buckets"][-1]
+        last = instances(index, kind, name, bucket["low"], bucket["high"] - 1)
+        assert last["count"] == bucket["count"]

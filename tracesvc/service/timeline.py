@@ -201,6 +201,20 @@ async def search(request: Request) -> Response:
     return await _answer(request, lambda index: search(index, text))
 
 
+async def instances(request: Request) -> Response:
+    """``GET /v1/sessions/{session}/instances?kind&name&low&high``: the longest of a kind and name.
+
+    ``low`` and ``high`` (ns) choose those of a bucket of a histogram.
+    """
+    from tracesvc.analysis.timeline.place import KINDS, instances
+
+    kind, name = request.query_params.get("kind", "span"), request.query_params.get("name", "")
+    if kind not in KINDS:
+        raise ProblemError(400, "bad-parameter", f"kind is one of {', '.join(KINDS)}")
+    low, high = integer(request, "low", 0), integer(request, "high", 1 << 62)
+    return await _answer(request, lambda index: instances(index, kind, name, low, high))
+
+
 async def instant(request: Request) -> Response:
     """``GET /v1/sessions/{session}/instant?at=NS``: all tasks that live at a time, and what they are in; columns.
 
@@ -223,5 +237,5 @@ def picture_routes(at: str) -> list[Route]:
     """Routes below the path of a session."""
     return [
         Route(f"{at}/{answer.__name__}", answer)
-        for answer in (timeline, outline, sums, phase, piece, search, instant)
+        for answer in (timeline, outline, sums, phase, piece, search, instances, instant)
     ]

@@ -152,6 +152,22 @@ export class Details {
     ];
   }
 
+  /** Where the time of a span went, by the critical path that is drawn. */
+  explain(answer, start) {
+    const { duration: whole } = answer;
+    const group = (g, depth) => [h("span", { style: { paddingLeft: `${depth * 12}px` }, dir: "auto" }, g.text || words(g.kind)), h("span", { class: "track" }, h("i", { style: { width: `${Math.min(100, 100 * g.total / whole)}%`, background: g.kind === "running" ? colours.running : g.kind === "waiting" || g.kind === "outside" ? colours.state[CODE.BLOCKED + Math.max(1, REASONS.findIndex((r) => r?.name === g.reason))] : colours.ready } })),
+      h("span", { class: "num", "data-path": g.kind, "data-ns": g.total }, `${duration(g.total)}  `, h("span", { class: "faint" }, percent(g.total / whole))), ...(depth < 3 ? (g.groups ?? []).slice(0, 6).map((inner) => group(inner, depth + 1)) : [])];
+    this.asked?.abort();
+    this.selection = null;
+    const was = this.host.hidden;
+    this.host.hidden = false;
+    swap(this.host, this.header(answer.name || "critical path", "why so long"), h("section", {}, h("p", { dir: "auto" }, answer.text)), answer.gaps ? h("section", {}, h("p", { class: "bad" }, "Events are missing in it.")) : null,
+      h("section", {}, h("h3", {}, `Where ${duration(whole)} went`), h("div", { class: "bars" }, (answer.groups ?? []).map((g) => group(g, 0)))),
+      h("section", {}, h("h3", {}, `The path, ${count(answer.path.length)} pieces`), h("ul", { class: "list" }, answer.path.slice(0, 100).map((p) => h("li", {}, h("span", {}, `${words(p.kind)}${p.reason ? ` for ${words(p.reason)}` : ""} `, p.waker ? this.taskLink(p.waker, Number(BigInt(p.end) - this.outline.began) - 1) : null), h("small", {}, duration(p.duration)))))));
+    if (was) this.timeline.resize();
+    return start;
+  }
+
   thing(title, s) {
     return [this.header(title), h("section", {}, this.facts([["Took", h("b", {}, duration(s.end - s.start))], ["From", this.when(s.start)], ["To", this.when(s.end)]])),
       h("section", { class: "tools" }, h("button", { onclick: () => this.timeline.fit() }, "zoom to it"))];

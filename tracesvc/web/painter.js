@@ -8,7 +8,7 @@ import { clock, count, duration, instant, niceStep } from "./units.js";
 const ARROWS = 250;
 const CANCEL = 5;
 
-function fitted(canvas, width, height) {
+export function fitted(canvas, width, height) {
   const scale = devicePixelRatio || 1;
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);

@@ -101,10 +101,16 @@ export class TimelineView {
     try {
       const id = what.replace(/^span:/, "");
       const answer = await json(path(app.open.name, `/why${query({ span: id })}`));
-      const began = app.open.outline.began;
-      timeline.path = (answer.steps ?? answer.path ?? []).map((step) => ({ ...step, start: Number(BigInt(step.start) - began), end: Number(BigInt(step.end ?? step.start + step.duration) - began) }));
-      for (const { task } of timeline.path.slice(0, 30)) timeline.outline.reveal(task);
-      timeline.dirty();
+      const began = app.open.outline.began, at = (time) => Number(BigInt(time) - began);
+      // a wait is told by what its waker did meanwhile, as far as that is known
+      const flat = (pieces) => pieces.flatMap((piece) => (piece.kind === "waiting" && piece.parts?.length ? flat(piece.parts) : [{ kind: piece.kind, task: piece.task, name: piece.name, start: at(piece.start), end: at(piece.end) }]));
+      timeline.path = flat(answer.path);
+      for (const task of [...new Set(timeline.path.map((piece) => piece.task))].slice(0, 40)) timeline.outline.reveal(task);
+      const start = at(answer.start), end = at(answer.end), pad = (end - start) * 0.05;
+      timeline.selection = { kind: "span", id: answer.span, start, end };
+      timeline.revealTask(answer.task);
+      timeline.show(start - pad, end + pad);
+      this.details.explain(answer, start);
     } catch (error) { timeline.trouble = error.message; timeline.dirty(); }
   }
 

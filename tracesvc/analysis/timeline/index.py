@@ -17,9 +17,10 @@ from tracesvc.analysis.timeline.intervals import Intervals, Rows
 from tracesvc.analysis.timeline.lanes import Lanes
 from tracesvc.analysis.timeline.marks import Counters, Logs, Losses, Places, Stalls, Texts
 from tracesvc.events import ProcKind
+from tracesvc.format import Damage, Generation, Item
 from tracesvc.model.lives import Lives
 from tracesvc.model.pieces import OPEN, Pieces
-from tracesvc.model.reader import Trace
+from tracesvc.model.reader import Readable, Trace
 from tracesvc.model.replay import Part, Replay
 
 __all__ = ["Index"]
@@ -48,12 +49,26 @@ class _Feed:
         return self._parts.popleft() if self._parts else b""
 
 
+class _Watched(Trace):
+    """A trace that notes where its generations begin."""
+
+    def __init__(self, file: Readable) -> None:
+        super().__init__(file, owned=False)
+        self.generations: list[tuple[int, int]] = []
+        """(ns, offset in the stream) of each"""
+
+    def _note(self, item: Item | Damage) -> None:
+        super()._note(item)
+        if isinstance(item, Item) and isinstance(item.record, Generation):
+            self.generations.append((item.record.monotonic, item.frame.offset))
+
+
 class Index:
     """Feed it, `settle` it, then ask."""
 
     def __init__(self, most: int = MOST) -> None:
         self._feed = _Feed()
-        self.trace: Final = Trace(self._feed, owned=False)
+        self.trace: Final = _Watched(self._feed)
         self.replay: Final = Replay(self.trace)
         self.fed = 0
         """bytes"""

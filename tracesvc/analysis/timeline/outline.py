@@ -42,6 +42,7 @@ def outline(index: Index) -> dict[str, Any]:
         "stalls": index.stalls.count,
         "messages": index.logs.count,
         "collections": len(index.collections),
+        "generations": [[t - began, offset] for t, offset in index.trace.generations[-100_000:]],
         "runs": _procs(index, ProcKind.RUN),
         "threads": [
             row for row in _procs(index, ProcKind.THREAD) if index.calls.count(row[0], 0, 1 << 62)

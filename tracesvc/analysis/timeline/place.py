@@ -14,7 +14,7 @@ from tracesvc.analysis.timeline.intervals import Intervals, Rows
 from tracesvc.analysis.timeline.lanes import BLOCKED, READY, RUNNING, UNSURE, Segment
 from tracesvc.events import EVENTS, Reason, WakeCause
 
-__all__ = ["everyone", "phase", "piece", "search"]
+__all__ = ["KINDS", "everyone", "instances", "phase", "piece", "search"]
 
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -216,3 +216,71 @@ def search(index: Index, text: str) -> dict[str, Any]:
         "message_count": len(messages),
         "lanes": LANES,
     }
+
+
+KINDS: Final = ("span", "region", "task", "step", "queue", "wait")
+"""what `instances` finds, named as by `tracesvc.analysis.latencies`"""
+
+
+def instances(
+    index: Index, kind: str, name: str, low: int, high: int, most: int = 50
+) -> dict[str, Any]:
+    """The longest of a kind and name that took from ``low`` to ``high`` ns (inclusive), the longest first.
+
+    ``name`` is that of a span, region or task, for waits the reason.  What has not ended is left out.
+    """
+    if kind in ("span", "region"):
+        begin, end, task, number = _closed_pieces(index, kind, name)
+    elif kind == "task":
+        lives = index.lives
+        chosen = (lives.name == name) & (lives.begin >= 0) & (lives.end >= 0)
+        begin, end, task = lives.begin[chosen], lives.end[chosen], lives.task[chosen]
+        number = task
+    else:
+        begin, end, task = _closed_phases(index, kind, name)
+        number = task
+    took = end - begin
+    fitting = np.flatnonzero((took >= low) & (took <= high))
+    order = fitting[np.argsort(-took[fitting], kind="stable")][:most].tolist()
+    began = index.began
+    return {
+        "count": len(fitting),
+        "found": [
+            {
+                "start": int(begin[i]) - began,
+                "end": int(end[i]) - began,
+                "task": int(task[i]),
+                "id": int(number[i]),
+            }
+            for i in order
+        ],
+    }
+
+
+def _closed_pieces(
+    index: Index, kind: str, name: str
+) -> tuple[Integers, Integers, Integers, Integers]:
+    kept = index.spans if kind == "span" else index.regions
+    rows = kept.named([index.texts.index(name)], 1 << 40)
+    if rows is None:
+        none = np.zeros(0, np.int64)
+        return none, none, none, none
+    rows = rows.take(~rows.open)
+    return rows.begin, rows.end, rows.task, rows.id
+
+
+def _closed_phases(index: Index, kind: str, name: str) -> tuple[Integers, Integers, Integers]:
+    """Steps or times in the run queue of tasks of a name, or waits of a reason."""
+    numbers = {reason: number for number, reason in _REASONS.items()}
+    code = {"step": RUNNING, "queue": READY}.get(kind, BLOCKED + numbers.get(name, 255 - BLOCKED))
+    mine = index.lives.task[index.lives.name == name]
+    parts = []
+    for segment in index.lanes.segments():
+        rows = segment.rows
+        chosen = (rows.code == code) & (rows.closed > 0)
+        if kind != "wait":
+            chosen &= np.isin(rows.task, mine)
+        parts.append((rows.start[chosen], rows.end[chosen], rows.task[chosen].astype(np.int64)))
+    parts.append((np.zeros(0, np.int64),) * 3)
+    begin, end, task = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return begin, end, task
