@@ -14,9 +14,10 @@ SESSION = str(uuid.UUID(int=7, version=4))
 class Hand:
     """Writes a stream piece by piece; times are ns."""
 
-    def __init__(self, begin=0):
+    def __init__(self, begin=0, session=SESSION):
         self.writer = SessionWriter()
-        self.frames = [self.writer.header(Header(SESSION, {"name": "by hand"}, begin, WALL))]
+        self.session = session
+        self.frames = [self.writer.header(Header(session, {"name": "by hand"}, begin, WALL))]
         self.emitted, self.lost, self.kinds = {}, {}, {}
         self.generations = 0
 
@@ -27,7 +28,7 @@ class Hand:
         ]
 
     def generation(self, time):
-        clock = Generation(self.generations, time, WALL + time, SESSION)
+        clock = Generation(self.generations, time, WALL + time, self.session)
         self.frames += self.writer.generation(clock, self.rows())
         self.generations += 1
         return self

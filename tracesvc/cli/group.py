@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
     "token": "Make, list and revoke the tokens of a service.",
+    "view": "Traces in the browser.",
     "serve": "Collect, keep and stream the traces of many programs.",
     "doctor": "Which parts of the recorder run here, and why.",
     "demo": "Trace a real web application and show what one sees.",

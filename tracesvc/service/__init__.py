@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -17,7 +18,7 @@ from tracesvc.service.app import make_app
 from tracesvc.service.config import Config, parse_address
 from tracesvc.service.tls import Certificate, CertificateError
 from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
-from tracesvc.store import FileStore
+from tracesvc.store import FileStore, Store
 
 __all__ = [
     "Certificate",
@@ -43,13 +44,14 @@ async def serve(
     config: Config,
     *,
     certificate: Certificate | None = None,
+    store: Store | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the service until ``stopping`` is set, then end it in good order.
 
-    ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``task_status`` is told the
-    URL once the service answers.
+    ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``store`` takes the place of
+    the one in the data directory.  ``task_status`` is told the URL once the service answers.
 
     Raises:
       ServiceError: the address cannot be listened on, or the tokens cannot be read.
@@ -68,10 +70,11 @@ async def serve(
         host, port = listener.getsockname()[:2]
         scheme = "http" if certificate is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        async with (
-            FileStore.open(config.data, keep=config.keep) as store,
-            trio.open_nursery() as nursery,
-        ):
+        async with AsyncExitStack() as stack:
+            if store is None:
+                opened = FileStore.open(config.data, keep=config.keep)
+                store = await stack.enter_async_context(opened)
+            nursery = await stack.enter_async_context(trio.open_nursery())
             gate = _gate(config, host)
             app = make_app(store, config, stopping, gate)
             await nursery.start(

@@ -98,8 +98,12 @@ export class StreamDecoder {
     this.missing = 0;
   }
 
+  /** Types, and fields at the end of a type, that are not known yet; a field that a writer did not have is empty. */
   learn(rows) {
-    for (const [number, name, fields] of rows) this.vocabulary.set(number, { number, name, fields });
+    for (const [number, name, fields] of rows) {
+      const known = this.vocabulary.get(number);
+      if (!known || known.fields.length < fields.length) this.vocabulary.set(number, { number, name, fields });
+    }
   }
 
   /** Yields {kind, ...} for every frame whose body says something to a reader. */

@@ -223,7 +223,7 @@ export function bindKeys(t) {
   const hold = (key) => { held.add(key); if (!frame) { last = performance.now(); frame = requestAnimationFrame(step); } };
   const down = (event) => {
     if (event.target.closest("input, select, textarea, dialog, .menu, .side, #bar") && !["Escape"].includes(event.key)) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("dialog")) return;
     const row = t.rows[t.focus];
     switch (event.key) {
       case "w": case "s": case "a": case "d":

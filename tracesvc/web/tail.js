@@ -86,7 +86,9 @@ export class Tail {
 
   draw(anyway = false) {
     if (this.paused && !anyway) return;
-    const shown = this.filter ? this.events.filter((event) => `${event[3]} ${event[4]}`.toLowerCase().includes(this.filter)) : this.events;
+    const wanted = this.filter.split(/\s+/).filter(Boolean);
+    const fits = (event) => { const text = `${event[3]} ${event[4]}`.toLowerCase(); return wanted.every((word) => text.includes(word)); };
+    const shown = wanted.length ? this.events.filter(fits) : this.events;
     const atEnd = this.log.scrollTop + this.log.clientHeight > this.log.scrollHeight - 40;
     const lines = (this.open.info.state === "live" ? shown.slice(-1500) : shown).map(([time, proc, seq, type, text]) => h("div", { class: type === "LOST" || type === "DAMAGED" ? "bad" : "" }, h("span", { class: "faint" }, `${instant(time, 1).padStart(16)}  ${String(proc).padStart(3)}:${String(seq).padEnd(8)}`), ` ${type.padEnd(14)} ${text}`));
     swap(this.log, lines);

@@ -33,14 +33,14 @@ def _event(number: int) -> str | None:
 
 
 def phase(index: Index, task: int, time: int) -> dict[str, Any] | None:
-    """The phase of a task at ``time`` (ns by the clock of the trace), or the nearest before it; None: there is none.
+    """The phase of a task at ``time`` (ns by the clock of the trace), or else the nearest; None: there is none.
 
     Times in it are ns since the beginning of the trace.
     """
     slices = index.lanes.of(task, time, time) or index.lanes.of(task, 0, time)
-    if not slices:
+    s = next(iter(slices[-1:] or index.lanes.of(task, time, index.ended)), None)
+    if s is None:
         return None
-    s = slices[-1]
     starts = s.segment.rows.start
     at = s.low + max(0, int(np.searchsorted(starts[s.low : s.high], time, "right")) - 1)
     told = _phase(index, s.segment, at)

@@ -1,0 +1,227 @@
+"""The list, the tree of tasks in time, the reports, downloads: by clicks and keys, held against the analysis."""
+
+import io
+import json
+import re
+
+import pytest
+
+import tracesvc
+from tests.web import traces
+from tracesvc.analysis import Of, latencies, stalls, summarize, tasks_at
+
+PERFETTO = "https://ui.perfetto.dev"
+
+
+def trace(data):
+    return tracesvc.read(data)
+
+
+def test_the_list_of_sessions(tab, service):
+    names = [service.keep(name)[0] for name in ("shop", "lossy", "a_day")]
+    tab.page.goto(service.url)
+    rows = tab.page.locator("tbody tr[data-session]")
+    rows.first.wait_for()
+    for name, kept in zip(names, ("shop", "lossy", "a_day"), strict=True):
+        row = tab.page.locator(f'[data-session="{name}"]')
+        with trace(service.keep(kept)[1]) as one:
+            summary = summarize(one)
+        assert f"{summary.events:,}" in row.inner_text()
+        if summary.lost:
+            assert f"{summary.lost:,}" in row.locator(".bad").inner_text()
+        assert "ended" in row.inner_text()
+    head = tab.page.get_by_role("columnheader", name="Events")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    counts = [
+        int(text.replace(",", ""))
+        for text in tab.page.locator("tbody tr td:nth-child(4)").all_inner_texts()
+    ]
+    assert counts == sorted(counts, reverse=True)
+    tab.page.get_by_label("Filter the sessions").fill(names[2][:13])
+    tab.until("document.querySelectorAll('tbody tr').length === 1")
+    tab.shot("sessions-light")
+    tab.page.locator(f'[data-session="{names[2]}"] a').focus()
+    tab.page.keyboard.press("Enter")
+    tab.settled()
+    assert tab.ask("tracesvc.open.name") == names[2]
+
+
+def test_the_tree_of_tasks_in_time(tab):
+    data = tab.open("shop", "/tasks")
+    tab.page.locator(".tree .node").first.wait_for()
+    began = int(tab.ask("String(tracesvc.open.outline.began)"))
+    for time in traces.random_times(data, 3):
+        tab.ask("time => tracesvc.view.seek(time)", time - began)
+        tab.until("time => tracesvc.view.shown === time", time - began)
+        with trace(data) as one:
+            tree = tasks_at(one, time)
+        shown = tab.ask("tracesvc.view.rows.map(r => [tracesvc.view.data.task[r.i], r.depth])")
+        assert {task for task, _ in shown} == set(tree.tasks)
+        depths = dict(map(tuple, shown))
+        for task in tree.tasks.values():
+            if task.parent in tree.tasks:
+                assert depths[task.task] == depths[task.parent] + 1
+        first = tree.tasks[int(tab.page.locator(".tree .node").first.get_attribute("data-task"))]
+        text = tab.page.locator(".tree .node").first.inner_text()
+        assert first.name in text
+        assert (first.reason or first.state).replace("_", " ") in text
+    tab.shot("tasks-light")
+    slider = tab.page.get_by_role("slider", name="Time in the session")
+    before = tab.ask("tracesvc.view.time")
+    slider.focus()
+    tab.page.keyboard.press("ArrowLeft")
+    assert tab.ask("tracesvc.view.time") < before
+    tab.page.get_by_label("Filter the tasks").fill("worker")
+    tab.until("document.querySelectorAll('.tree .node').length >= 1")
+    assert all("worker" in t for t in tab.page.locator(".tree .node").all_inner_texts())
+    tab.page.locator(".tree .node").first.click()
+    tab.settled()
+    assert "task=" in tab.ask("location.hash")
+
+
+def test_the_summary(tab):
+    data = tab.open("shop", "/reports")
+    with trace(data) as one:
+        summary = summarize(one)
+    facts = tab.page.locator(".facts strong")
+    facts.first.wait_for()
+    shown = dict(
+        zip(tab.page.locator(".facts span").all_inner_texts(), facts.all_inner_texts(), strict=True)
+    )
+    assert shown["Events"] == f"{summary.events:,}"
+    assert shown["Lost"] == "0"
+    table = tab.page.get_by_role("table", name="Spans")
+    for name, span in summary.spans.items():
+        row = table.get_by_role("row").filter(has_text=name).first
+        assert f"{span.count:,}" in row.inner_text()
+    tasks = tab.page.get_by_role("table", name="Tasks")
+    tasks.get_by_role("columnheader", name="Count").get_by_role("button").click()
+    assert "client" in tasks.locator("tbody tr").first.inner_text()
+    tab.shot("reports-light")
+    table.get_by_role("button", name="order", exact=True).click()
+    tab.until("location.hash.includes('of=latency')")
+
+
+def test_histograms_lead_to_the_slowest(tab):
+    data = tab.open("shop", "/reports?of=latency&kind=span&name=order")
+    with trace(data) as one:
+        histogram = latencies(one, Of.SPAN).as_dict()["histograms"]["span"]["order"]
+    chart = tab.page.get_by_role("slider", name=re.compile("Bars"))
+    chart.wait_for()
+    instances = tab.page.get_by_role("table", name="Instances")
+    instances.locator("tbody tr").first.wait_for()
+    assert instances.locator("tbody tr").count() == min(50, histogram["count"])
+    chart.focus()
+    tab.page.keyboard.press("ArrowRight")
+    low, text = tab.ask(
+        "[document.activeElement.getAttribute('aria-valuenow'), document.activeElement.getAttribute('aria-valuetext')]"
+    )
+    assert (low, text.split()[0]) == ("0", str(histogram["buckets"][0]["count"])) or int(low) == 0
+    tab.page.keyboard.press("Enter")
+    tab.page.get_by_text(re.compile("the slowest first")).wait_for()
+    tab.shot("histogram-light")
+    slowest = instances.locator("tbody tr button").first
+    slowest.click()
+    tab.settled()
+    tab.page.locator(".side h2", has_text="order").wait_for()
+
+
+def test_long_steps_and_findings(tab):
+    data = tab.open("shop", "/reports?of=stalls")
+    with trace(data) as one:
+        found = stalls(one)
+    table = tab.page.get_by_role("table", name="Long steps")
+    table.wait_for()
+    assert table.locator("tbody tr").count() == min(found.count, 200)
+    assert found.stalls[0].name in table.locator("tbody tr").first.inner_text()
+    tab.page.locator("[data-report=lint]").click()
+    tab.page.locator(".finding, .empty").first.wait_for()
+    tab.page.locator("[data-report=stalls]").click()
+    table.locator("tbody tr button").first.click()
+    tab.settled()
+    state = tab.page.locator(".side [data-state]")
+    state.wait_for()
+    assert state.get_attribute("data-state") == "running"
+
+
+def test_two_sessions_side_by_side(tab, service):
+    before, after = service.keep("shop")[0], service.keep("busy")[0]
+    tab.page.goto(f"{service.url}/#/diff/{before}/{after}")
+    tab.page.locator("[data-verdict]").wait_for()
+    assert service.keep("shop")[0] in tab.page.locator(".facts a").first.get_attribute("href")
+    assert "order" in tab.page.get_by_role("table", name="Only before").inner_text()
+    tab.page.get_by_text("The other way round").click()
+    tab.page.get_by_role("table", name="Only after").wait_for()
+
+
+def test_downloads(tab):
+    data = tab.timeline()
+    tab.page.get_by_role("button", name="Download").click()
+    with tab.page.expect_download() as waiting:
+        tab.page.get_by_role("link", name="Trace as it is stored").click()
+    assert waiting.value.path().read_bytes() == data
+    with tab.page.expect_download() as waiting:
+        tab.page.get_by_role("link", name="Chrome").click()
+    assert json.loads(waiting.value.path().read_text())["traceEvents"]
+
+
+STUB = """<!doctype html><title>stub</title><script>
+addEventListener("message", (e) => {
+  if (e.data === "PING") e.source.postMessage("PONG", e.origin);
+  else if (e.data.perfetto) { window.taken = e.data.perfetto; document.title = "taken"; }
+});</script>"""
+
+
+def test_it_is_handed_to_perfetto_only_when_asked(tab):
+    tab.allowed.add(PERFETTO)
+    tab.page.context.route(
+        f"{PERFETTO}/**", lambda route: route.fulfill(body=STUB, content_type="text/html")
+    )
+    data = tab.timeline()
+    tab.page.get_by_role("button", name="Download").click()
+    with tab.page.context.expect_page() as opened:
+        tab.page.get_by_role("button", name=re.compile("Open in Perfetto")).click()
+    other = opened.value
+    other.wait_for_load_state()
+    for _ in range(200):
+        if other.title() == "taken":
+            break
+        tab.page.wait_for_timeout(50)
+    taken = other.evaluate("[window.taken.title, window.taken.buffer.byteLength]")
+    made = io.BytesIO()
+    from tracesvc.export import export
+
+    with trace(data) as one:
+        export(one, "perfetto", made.write)
+    assert taken[1] == len(made.getvalue())
+    other.close()
+
+
+def test_an_unknown_session(tab, service):
+    tab.in_trouble = True  # a 404 is told to the console
+    tab.page.goto(f"{service.url}/#/s/123e4567-e89b-42d3-a456-426614174000")
+    tab.page.get_by_text("There is no such session").wait_for()
+
+
+@pytest.mark.parametrize(
+    "tab",
+    [{"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}],
+    indirect=True,
+    ids=["dark", "phone"],
+)
+def test_other_looks(tab, service, request):
+    name = request.node.callspec.id
+    session, _ = service.keep("shop")
+    for view, there in (
+        ("", "tbody tr"),
+        (f"#/s/{session}/reports", ".facts"),
+        (f"#/s/{session}/reports?of=latency", ".histogram"),
+        (f"#/s/{session}/tasks", ".tree .node"),
+        (f"#/s/{session}/events", ".tail .log div"),
+    ):
+        tab.page.goto(f"{service.url}/{view}")
+        tab.page.locator(there).first.wait_for()
+        assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        label = re.sub(r"\W+", "-", view.rpartition("/")[2]) or "sessions"
+        tab.shot(f"{label}-{name}")
