@@ -50,8 +50,8 @@ async def serve(
 ) -> None:
     """Run the service until ``stopping`` is set, then end it in good order.
 
-    ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``store`` takes the place of
-    the one in the data directory.  ``task_status`` is told the URL once the service answers.
+    ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``store`` takes the
+    place of the one in the data directory.  ``task_status`` is told the URL once the service answers.
 
     Raises:
       ServiceError: the address cannot be listened on, or the tokens cannot be read.

@@ -131,6 +131,11 @@ class ShownFiles:
         del session, offset, data
         raise StoreError(self.trouble)
 
+    async def delete(self, session: str) -> None:
+        """Refused."""
+        del session
+        raise StoreError(self.trouble)
+
     async def info(self, session: str) -> SessionInfo:
         return (await self._of(session)).info()
 
@@ -141,6 +146,7 @@ class ShownFiles:
         self,
         *,
         source: str | None = None,
+        prefix: str = "",
         state: State | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
@@ -150,6 +156,7 @@ class ShownFiles:
             info
             for info in sorted(infos, key=lambda info: (info.started, info.session), reverse=True)
             if source in (None, info.source.get("name"))
+            and str(info.source.get("name", "")).startswith(prefix)
             and state in (None, info.state)
             and (before is None or (info.started, info.session) < before)
         ]
