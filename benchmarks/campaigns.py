@@ -1,4 +1,4 @@
-"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz|versions|flight``.
+"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz|versions|flight|blackbox``.
 
 Their figures go into docs/evidence.md.
 """
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import flight, soak, versions
+from benchmarks import blackbox, flight, soak, versions
 from tracesvc.format import Batch, FormatError, FrameDecoder, Item, StreamDecoder
 from tracesvc.model.verify import verify
 
@@ -117,13 +117,15 @@ def fuzz(seconds: float = 120.0) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaigns", description=__doc__)
-    parser.add_argument("name", choices=["soak", "kill", "fuzz", "versions", "flight"])
+    parser.add_argument("name", choices=["soak", "kill", "fuzz", "versions", "flight", "blackbox"])
     parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
     parser.add_argument("--times", type=int, default=200, help="of the kill campaign")
     parser.add_argument("--seconds", type=float, default=120.0, help="of the fuzzing")
     arguments = parser.parse_args()
     if arguments.name == "soak":
         return soak.main(minutes=arguments.minutes)
+    if arguments.name == "blackbox":
+        return int(blackbox.main(times=arguments.times) > 0)
     if arguments.name == "flight":
         return flight.main()
     if arguments.name == "versions":

@@ -73,6 +73,9 @@ VARIANTS: Final = {
     "untraced": "nothing is recorded",
     "recorder": "everything is recorded, and dropped where a buffer is full: nobody reads",
     "file": "open_tracer(FileSink)",
+    "flight": "open_tracer(FlightRecorder)",
+    "recorder, box": "as recorder, with a black box",
+    "flight, box": "open_tracer(FlightRecorder, black_box=True)",
     "file, all stacks": "the same with stacks='all'",
     "file, zstd": "the same, compressed",
     "file, Python": "the recorder's twin in Python, on the direct way",
@@ -111,16 +114,20 @@ async def traced(variant: str, path: Path) -> AsyncIterator[None]:
         "stall_s": 0.1 * _slower[0],
         **OPTIONS.get(variant, {}),
     }
-    if variant == "recorder":
+    if variant.endswith("box"):
+        options["black_box"] = path.parent / "boxes"
+    if variant.startswith("recorder"):
         options["queue_buffers"] = 2
         bare = tracesvc.Tracer(**options)
         bare.start()
         yield
         await bare.stop()
         assert bare.statistics().native, "the native recorder was not built"
-    elif variant.startswith("file"):
+    elif variant.startswith(("file", "flight")):
         compression: Literal["zstd"] | None = "zstd" if variant.endswith("zstd") else None
-        sink = tracesvc.FileSink(path, compression=compression)
+        sink: tracesvc.Sink = tracesvc.FileSink(path, compression=compression)
+        if variant.startswith("flight"):
+            sink = tracesvc.FlightRecorder()
         async with tracesvc.open_tracer(sink, **options) as tracer:
             yield
         statistics = tracer.statistics()

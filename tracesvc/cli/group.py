@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "cut": "The part of a trace between two times.",
     "merge": "Several traces as one.",
     "anonymize": "A trace without names, paths and texts.",
+    "recover": "The trace in the black box of a program that died.",
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
     "token": "Make, list and revoke the tokens of a service.",

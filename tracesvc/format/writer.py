@@ -102,6 +102,29 @@ class SessionWriter:
         self._digests: dict[int, int] = {}
         """of each proc: the control total of its EVENTS frames"""
 
+    @classmethod
+    def going_on(
+        cls,
+        number: int,
+        offset: int,
+        strings: dict[int, str],
+        stacks: dict[int, list[tuple[int, int, int]]],
+        digests: dict[int, int],
+    ) -> SessionWriter:
+        """One that goes on within a generation which another has begun: what a `StreamDecoder` knows at its end."""
+        self = cls()
+        self._number, self._offset, self._digests = number, offset, dict(digests)
+        for i in range(1, max(strings, default=0) + 1):
+            # an id whose text is not known, or was there before, keeps its place
+            text = strings.get(i, "")
+            self._strings.setdefault(text if text not in self._strings else f"\0{i}", i)
+        for i in range(1, max(stacks, default=0) + 1):
+            frames = tuple(
+                (strings.get(a, ""), strings.get(b, ""), n) for a, b, n in stacks.get(i, ())
+            )
+            self._stacks[frames if frames not in self._stacks else i] = i
+        return self
+
     def _new_tables(self) -> None:
         self._strings = _StringTable()
         self._stacks = _StackTable(self._strings.__getitem__)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tracesvc.events import LossCause, ProcKind, ProcStart
 from tracesvc.format.batch import SLOTS, sort_records
+from tracesvc.format.box import NEWEST, RETIRED
 from tracesvc.format.frames import Frame
 from tracesvc.format.records import (
     End,
@@ -41,9 +42,11 @@ ANNOTATIONS: Final = 3
 class _Account:
     """What the stream has of one proc so far."""
 
-    __slots__ = ("lost", "newest", "next")
+    __slots__ = ("lost", "newest", "next", "place")
 
     def __init__(self) -> None:
+        self.place = 0, 0
+        """events, and records of the proc's buffer, up to the end of the last buffer"""
         self.next = 0
         self.lost = 0
         self.newest = 0
@@ -67,6 +70,8 @@ class Drain:
         self.header: Final = self._writer.header(
             Header(session.id, source, session.monotonic, session.wall, options)
         )
+        if session.box is not None:
+            session.box.header(self.header)
         self._retired_emitted = 0
         self._retired_lost = 0
         self.retired_lost: Final[Counter[LossCause]] = Counter()
@@ -78,6 +83,9 @@ class Drain:
         """runs whose first snapshot has come by in part only: no generation begins in the middle of one"""
         self._ends_lost = False
         """spans and regions that are believed to be open may not be"""
+        self._places: Final[dict[int, tuple[int, int]]] = {}
+        """what the black box does not know yet, see `tracesvc.format.box`: proc -> (events, records) in the stream"""
+        self._newest_proc = 0
         self.frames = 0
         self.bytes = 0
         self.late = 0
@@ -88,12 +96,19 @@ class Drain:
         """Events emitted by procs that are over."""
         return self._retired_emitted
 
-    def count(self, frames: list[Frame]) -> list[Frame]:
-        """Note what was delivered."""
+    def count(self, frames: list[Frame], *, whole: bool = False) -> list[Frame]:
+        """Note what is handed out, and put it into the black box; ``whole``: no part of a generation's beginning."""
         size = sum(len(frame.data) for frame in frames)
         self.frames += len(frames)
         self.bytes += size
         self._bytes_since += size
+        box = self._session.box
+        if box is not None:
+            box.write(
+                frames, [(proc, *place) for proc, place in self._places.items()] if whole else []
+            )
+            if whole:
+                self._places.clear()
         return frames
 
     # --- generations -----------------------------------------------------------------------------
@@ -121,6 +136,8 @@ class Drain:
         self._events_since, self._bytes_since, self._weight = 0, 0, len(self._live)
         generation = Generation(self._generation, self._generation_began, wall(), self._session.id)
         yield self._writer.generation(generation, self._rows())
+        if self._session.box is not None:
+            self._note_places()
         for proc in self._live.runs:
             if proc not in self.stale:  # what is believed of its tasks may be wrong
                 yield from self._tasks(proc)
@@ -128,6 +145,15 @@ class Drain:
             self._ends_lost = False
             self._live.keep_open(self._session.open_annotations())
         yield from self._annotations()
+
+    def _note_places(self) -> None:
+        """What the black box is to know where a generation begins."""
+        live = list(self._session.procs)
+        self._places.clear()
+        self._places.update((proc, self._account(proc).place) for proc in live)
+        self._places[NEWEST] = max(*live, self._newest_proc), 0
+        self._newest_proc = self._places[NEWEST][0]
+        self._places[RETIRED] = self._retired_emitted, self._retired_lost
 
     def _tasks(self, proc: int) -> Iterator[list[Frame]]:
         seq, parts = self._account(proc).next, -(-self._live.tasks_of(proc) // PIECE)
@@ -198,6 +224,8 @@ class Drain:
         account.newest = records.last_time
         count = len(buffer)
         account.next = buffer.first + count
+        account.place = account.next, buffer.records.base + count
+        self._places[proc.number] = account.place
         self._events_since += count
         self._live.apply(proc.number, records)
         frames += self._writer.events(proc.number, buffer.first, records)

@@ -1,6 +1,6 @@
 """What can go wrong when a tracer is used."""
 
-__all__ = ["ReaderBusyError", "TracerBusyError", "TracerError"]
+__all__ = ["BlackBoxError", "ReaderBusyError", "TracerBusyError", "TracerError"]
 
 
 class TracerError(RuntimeError):
@@ -13,3 +13,7 @@ class TracerBusyError(TracerError):
 
 class ReaderBusyError(TracerError):
     """`Tracer.read` while another task is in it; the trace and the program go on."""
+
+
+class BlackBoxError(TracerError):
+    """There is no room for the black box, or it cannot be made; the message says where, and what to do about it."""

@@ -6,11 +6,14 @@ import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
 import trio
 
+from tracesvc.format.box import MIN_SIZE
 from tracesvc.recorder import direct
+from tracesvc.recorder.boxes import default_directory
 from tracesvc.recorder.choice import GROUPS, Choice, Tasks, named
 from tracesvc.recorder.hooks import PublicRunHooks, RunHooks
 from tracesvc.recorder.identity import number_of
@@ -42,6 +45,8 @@ class OptionKeywords(TypedDict, total=False):
     redact: Redaction | None
     budget: float | None
     budget_bytes: float | None
+    black_box: str | os.PathLike[str] | bool
+    black_box_bytes: int
     way: Literal["direct", "public"] | None
     native: bool | None
 
@@ -66,6 +71,9 @@ class Options:
       budget: what tracing may cost, as a share of one processor's time (0.01: one per cent); over it, less is recorded,
         step by step, see `tracesvc.recorder.governor`. None: whatever it costs.
       budget_bytes: bytes of the trace, a second; in the same way.
+      black_box: keep what was recorded last where it outlives the process, for ``tracesvc recover``: a directory for
+        the boxes of programs, or True for ``/dev/shm/tracesvc-UID``.
+      black_box_bytes: what the box takes there, from the start on; at least 4 MiB.
       way: into trio, ``"direct"`` or ``"public"``; by default direct where it is known to be safe.
       native: whether the native recorder is used; by default where it was built.
 
@@ -89,6 +97,8 @@ class Options:
     redact: Redaction | None = None
     budget: float | None = None
     budget_bytes: float | None = None
+    black_box: str | os.PathLike[str] | bool = False
+    black_box_bytes: int = 48 << 20
     way: Literal["direct", "public"] | None = None
     native: bool | None = None
 
@@ -112,6 +122,10 @@ class Options:
             raise ValueError(f"budget_bytes must be positive, not {self.budget_bytes}")
         if not isinstance(self.redact, Redaction | None):
             raise TypeError(f"redact must be a tracesvc.Redaction, not {self.redact!r}")
+        if self.black_box_bytes < MIN_SIZE:
+            raise ValueError(
+                f"black_box_bytes must be at least {MIN_SIZE}, not {self.black_box_bytes}"
+            )
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
 
@@ -183,6 +197,13 @@ class Options:
     def source_name(self) -> str:
         """What the trace calls the program."""
         return cut_name(self.name or program_name())
+
+    @property
+    def box_directory(self) -> Path | None:
+        """Where there is to be a black box; None: nowhere."""
+        if isinstance(self.black_box, bool):
+            return default_directory() if self.black_box else None
+        return Path(self.black_box)
 
     @property
     def slow(self) -> int:

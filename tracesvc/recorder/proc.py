@@ -24,6 +24,7 @@ from tracesvc.recorder.records import AnyRecords, Records, flat
 from tracesvc.recorder.texts import cut_name
 
 if TYPE_CHECKING:
+    from tracesvc.recorder.box import Box
     from tracesvc.recorder.session import Session
 
 __all__ = ["Buffer", "Proc"]
@@ -90,7 +91,8 @@ class Proc:
         self.capacity: Final = events * (SLOTS if isinstance(self.records, Records) else 1)
         """``len(proc.records)`` of a full buffer"""
         self.records.capacity = self.capacity
-        self.extend: Final[Callable[[tuple[Any, ...]], None]] = self.records.extend
+        self.extend: Callable[[tuple[Any, ...]], None] = self.records.extend
+        """never replaced once something is recorded"""
         self.payload = 0
         """bytes of texts and attributes in the buffer, about"""
         self.sealed = 0
@@ -109,6 +111,12 @@ class Proc:
         self._told = now()
         """ns, of the last event that found room"""
         self._sealing = threading.Lock()
+        if session.box is not None:
+            self.keep_in(session.box)
+
+    def keep_in(self, box: Box) -> None:
+        """Have every record kept there too; before the first one."""
+        self.extend = box.keeper(self.records, self.number) or self.extend
 
     @property
     def emitted(self) -> int:

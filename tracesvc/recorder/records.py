@@ -25,6 +25,10 @@ class AnyRecords(Protocol):
     """``len`` of a full one"""
     running: int
     """the task whose step runs in this proc (or whose thread call), 0: none"""
+    proc: int
+    """the proc whose buffer this is; -1: none's"""
+    base: int
+    """records that were taken out of the proc's buffer before the first one here"""
 
     @property
     def missed(self) -> int:
@@ -76,13 +80,15 @@ class AnyRecords(Protocol):
 class Records(list[Any]):
     """Records in a flat list."""
 
-    __slots__ = ("capacity", "running")
+    __slots__ = ("base", "capacity", "proc", "running")
     missed = 0
 
     def __init__(self, slots: Iterable[Any] = ()) -> None:
         super().__init__(slots)
         self.capacity = sys.maxsize
         self.running = 0
+        self.proc = -1
+        self.base = 0
 
     @property
     def events(self) -> int:
@@ -104,6 +110,8 @@ class Records(list[Any]):
     def take(self, n: int, empty: Records, /) -> int:
         empty[:] = self[: n * SLOTS]
         del self[: n * SLOTS]
+        empty.base = self.base
+        self.base += n
         return 0
 
     def in_order(self, newest: int, /) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from tracesvc.events import LossCause, ProcKind
+from tracesvc.recorder.box import SPARE_BUFFERS, Box
 from tracesvc.recorder.clock import now, wall
 from tracesvc.recorder.native import native
 from tracesvc.recorder.pacer import Pacer
@@ -27,6 +28,8 @@ from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.tree import GONE, in_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracesvc.recorder.annotations import Region
     from tracesvc.recorder.choice import Choice
     from tracesvc.recorder.meter import Meter
@@ -61,6 +64,8 @@ class Session:
     ) -> None:
         """``new_records`` makes a buffer, native or not."""
         self.new_records: Final = new_records
+        self.box: Box | None = None
+        """where what is recorded is kept for the case that the process dies"""
         self.policy: Policy | None = None
         """what becomes of annotations before they are recorded; None, mostly: all are, as they are"""
         self.meter: Meter | None = None
@@ -97,6 +102,22 @@ class Session:
         self.open_regions: Final[dict[int, Region]] = {}
         """task (or minus the proc of a thread that works for none) -> its innermost open region"""
         self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
+
+    def open_box(self, directory: Path, name: str, size: int, natively: bool) -> None:
+        """Have a black box; before anything is recorded.
+
+        Raises:
+          BlackBoxError: there is no room for it.
+        """
+        records = (self.queue_buffers + SPARE_BUFFERS) * self.buffer_events
+        self.box = Box(directory, name, self.id, size, records, natively)
+        self.process.keep_in(self.box)
+
+    def close_box(self) -> None:
+        """The trace is out, or there will be none."""
+        if self.box is not None:
+            self.box.close()
+            self.box = None
 
     # --- procs -----------------------------------------------------------------------------------
 

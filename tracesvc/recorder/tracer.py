@@ -12,6 +12,7 @@ import os
 import threading
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, Unpack
 
 import trio
@@ -123,6 +124,7 @@ class Tracer:
 
         Raises:
           TracerBusyError: a tracer of this process is ON, or DRAINING still.
+          BlackBoxError: there is no room for the black box.
         """
         with _starting:
             busy = _current.tracer
@@ -138,6 +140,7 @@ class Tracer:
             recording.session = None
             if self._session is not None:
                 self._session.open = self._session.accepting = False
+                self._session.close_box()
             self._close_hooks()
             self.state, _current.tracer = TracerState.OFF, None
             raise
@@ -150,6 +153,10 @@ class Tracer:
             options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
+        if options.box_directory is not None:
+            session.open_box(
+                options.box_directory, options.source_name, options.black_box_bytes, way.native
+            )
         choice = session.choice = options.choice()
         session.policy = options.policy(choice)
         if choice is not None and "stacks" not in choice:
@@ -335,6 +342,7 @@ class Tracer:
         self._count_unread(left)
         self._held = self._lent = self._pieces = None
         assert not session.abandon(), "a full buffer appeared after the drain"
+        session.close_box()
         with _starting:
             self.state = TracerState.OFF
             _current.tracer = None
@@ -405,7 +413,7 @@ class Tracer:
             return drain.count([drain.header])
         if full is not None:
             self._held = full
-            if drain.due(full, self.generation_bytes):
+            if drain.due(full, self._generation_bytes):
                 self._pieces = drain.begin_generation()
         if self._pieces is not None:
             piece = next(self._pieces, None)
@@ -413,7 +421,7 @@ class Tracer:
                 return drain.count(piece)
             self._pieces = None
         if self._held is not None:
-            return drain.count(self._encode(session, drain, self._held))
+            return drain.count(self._encode(session, drain, self._held), whole=True)
         if not self._footer_written:
             self._footer_written = True
             return drain.count(drain.footer())
@@ -426,6 +434,13 @@ class Tracer:
                     token.run_sync_soon(drained.set)
         return None
 
+    @property
+    def _generation_bytes(self) -> int:
+        """The least of what is asked for, 0: nothing is."""
+        box = None if self._session is None else self._session.box
+        sizes = (self.generation_bytes, 0 if box is None else box.generation_bytes)
+        return min(filter(None, sizes), default=0)
+
     def _encode(self, session: Session, drain: Drain, buffer: Buffer) -> list[Frame]:
         """The frames of one buffer; of several, where the program fills them faster than it lets the reader run.
 
@@ -437,7 +452,7 @@ class Tracer:
         self._stored += len(buffer)
         self._lent, self._held = buffer, None
         while now() < enough and (more := session.next_full_nowait()) is not None:
-            if drain.due(more, self.generation_bytes):
+            if drain.due(more, self._generation_bytes):
                 self._held, self._pieces = more, drain.begin_generation()
                 break
             session.recycle(self._lent)
@@ -496,6 +511,12 @@ class Tracer:
         finally:
             if session.open:
                 proc.stop()
+
+    @property
+    def black_box(self) -> Path | None:
+        """The directory of its black box; None: it has none."""
+        box = None if self._session is None else self._session.box
+        return None if box is None else box.path
 
     @property
     def header(self) -> Frame:

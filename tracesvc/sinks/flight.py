@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import uuid
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Final
 import trio
 
 from tracesvc.events import FrameKind, LossCause
-from tracesvc.format import Frame, Generation
+from tracesvc.format import Frame, Generation, Header
+from tracesvc.format.apart import apart
 from tracesvc.recorder.annotations import log
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.tree import GONE, in_run
@@ -26,6 +28,7 @@ from tracesvc.sinks.base import Sink, SinkStatistics
 from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import THREAD, Compression, FileSink
 from tracesvc.sinks.queue import FrameQueue
+from tracesvc.sinks.replay import Replay
 from tracesvc.sinks.threads import in_thread
 
 __all__ = ["FRAME_OVERHEAD", "FlightRecorder", "FlightWindow"]
@@ -36,8 +39,6 @@ MIN_BYTES: Final = 1 << 20
 """the largest frame has half of that"""
 GENERATIONS: Final = 4
 """generations that are to fit in at least"""
-PIECE: Final = 64 << 10
-"""bytes of a snapshot that are handed over at a time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,10 @@ class FlightRecorder(Sink):
     ) -> FlightWindow:
         """Write what it holds, up to this call, as a trace of its own; the recording goes on meanwhile.
 
-        It begins with whole generations, so spans and tasks that were there before are in it, and ends with the account
-        of every proc: how many events came before the window, and how many were lost.  Of any task, in any run; several
-        at once are several traces.  A file comes to be as a whole, or not at all.
+        It is a session of its own, whose header says of which one it is a snapshot.  It begins with whole generations,
+        so spans and tasks that were there before are in it, and ends with the account of every proc: how many events
+        came before the window, and how many were lost.  Of any task, in any run; several at once are several traces.  A
+        file comes to be as a whole, or not at all.
 
         Args:
           to: the file, which is replaced if there is one; or a `Sink` of its own, such as a `PushSink`.
@@ -144,12 +146,12 @@ class FlightRecorder(Sink):
         log("snapshot of the flight recorder", level="debug")  # a mark in the trace
         frames, window = await self._take()
         if isinstance(to, Sink):
-            await to.run(_Replay(frames))
+            await to.run(Replay(frames))
             return window
         path = Path(to)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
-            await FileSink(part, compression=compression).run(_Replay(frames))
+            await FileSink(part, compression=compression).run(Replay(frames))
             await in_thread(os.replace, part, path, name=THREAD)
         except OSError as exc:
             raise SinkError(
@@ -210,6 +212,7 @@ class _Ring(FrameQueue):
         self._min_age: Final = min_age
         self._max_bytes: Final = max_bytes
         self._header: Frame | None = None
+        self._session = ""
         self._generations: Final[deque[_Generation]] = deque()
         self._size = 0
         self._newest_gone = 0
@@ -236,6 +239,7 @@ class _Ring(FrameQueue):
             return
         if frame.kind == FrameKind.HEADER:
             self._header = frame
+            self._session = Header.unpack(frame.body()).session
             return
         if frame.kind == FrameKind.GENERATION:
             began = Generation.unpack(frame.body()).monotonic
@@ -307,24 +311,7 @@ class _Ring(FrameQueue):
                 f"the flight recorder holds nothing: no generation fits in {self._max_bytes:,} bytes, give it more"
             )
         kept = [frame for generation in self._generations for frame in generation.frames]
-        return [self._header, *kept, *end], self.window()
-
-
-class _Replay(FrameQueue):
-    """Frames that are all there already."""
-
-    def __init__(self, frames: list[Frame]) -> None:
-        super().__init__()
-        self._left: Final = deque(frames)
-
-    async def get(self, min_bytes: int = 1) -> list[Frame]:
-        """The next of them, at least so many bytes."""
-        await trio.lowlevel.checkpoint()
-        piece: list[Frame] = []
-        size = 0
-        while self._left and size < max(min_bytes, PIECE):
-            frame = self._left.popleft()
-            piece.append(frame)
-            size += len(frame.data)
-            self.taken_events += frame.count
-        return piece
+        session, options = str(uuid.uuid4()), {"snapshot_of": self._session}
+        return [
+            apart(frame, session, options) for frame in (self._header, *kept, *end)
+        ], self.window()

@@ -202,6 +202,7 @@ static void add_stack(Hooks *self, int64_t time, int64_t number, PyObject *stack
     r->type = numbers.task_stack;
     r->tag[1] = OBJECT;
     r->objects = 1;
+    records_done(self->records, r);
 }
 
 static void fresh_add(Hooks *self, int64_t number) {
@@ -255,6 +256,7 @@ static void task_spawned(Hooks *self, PyObject *task) {
         r->type = numbers.task_create;
         r->tag[3] = r->tag[4] = OBJECT;
         r->wide = r->objects = 1;
+        records_done(self->records, r);
     }
     else {
         Py_DECREF(from.name);

@@ -67,11 +67,11 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.recorder._n
 PyMODINIT_FUNC PyInit__native(void) {
     PyTypeObject *const types[] = {&Records_type, &Hooks_type, &Span_type, &Region_type, &Position_type, &Annotating_type, &Local_type};
     PyMethodDef *const functions[] = {reason_methods, number_methods, watch_methods, stack_methods, proc_methods, position_methods,
-                                      annotation_methods, garbage_methods, signal_methods};
+                                      annotation_methods, garbage_methods, signal_methods, box_methods};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyType_Ready(types[i])) return NULL;
     if (hooks_init() || reasons_init() || numbers_init() || stacks_init() || procs_init() || positions_init() || annotations_init() ||
-        garbage_init())
+        garbage_init() || box_init())
         return NULL;
     PyObject *m = PyModule_Create(&module);
     for (size_t i = 0; m && i < sizeof types / sizeof *types; i++)

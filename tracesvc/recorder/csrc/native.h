@@ -12,6 +12,7 @@
  *   positions.c    the position of a context in spans and regions
  *   annotations.c  spans, regions, logs, counters
  *   garbage.c   garbage collections
+ *   box.c       a copy of every record where it outlives the process
  *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
  *
  * Everything has a twin in Python that the same tests hold to the same behaviour; read that first.
@@ -63,6 +64,8 @@ typedef struct {
     Py_ssize_t capacity;                 /* of a full buffer */
     Py_ssize_t missed;                   /* events that found no memory, since the last take() */
     long long running;                   /* task whose step runs here, 0: none */
+    long long proc;                      /* whose buffer this is; -1: a block on its way, or none at all */
+    long long base;                      /* records, and missed ones, that were taken out of it before */
 } Records;
 
 /* Event numbers, by role. */
@@ -85,8 +88,18 @@ static inline int64_t clock_now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Room for one more record, or NULL: counted as missed.  The caller fills it before anything else can run. */
+/* box.c */
+extern int box_open;
+void box_keep(Records *self, const record *r);
+extern PyMethodDef box_methods[];
+int box_init(void);
+
+/* Room for one more record, or NULL: counted as missed.  The caller fills it before anything else can run, and then says
+ * so with records_done(). */
 record *records_grow(Records *self);
+static inline void records_done(Records *self, const record *r) {
+    if (box_open) box_keep(self, r);
+}
 
 static inline record *records_next(Records *self) {
     if (self->n < self->room && !self->missed) return &self->items[self->n++];
@@ -100,6 +113,7 @@ static inline void records_add(Records *self, uint8_t type, int64_t time, int64_
     r->v[0].i = a, r->v[1].i = b, r->v[2].i = c;
     r->plain = 0;
     r->type = type;
+    records_done(self, r);
 }
 
 PyObject *record_row(const record *r);                                  /* as a tuple of five; NULL with an exception */

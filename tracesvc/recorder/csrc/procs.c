@@ -115,7 +115,10 @@ int store(PyObject *proc, record *event, int64_t payload) {
         Records *native = (Records *)records;
         record *r = records_next(native);
         event->time = clock_now();
-        if (r) *r = *event;
+        if (r) {
+            *r = *event;
+            records_done(native, r);
+        }
         else record_drop(event);
         full = native->n >= native->capacity || native->missed;
     }

@@ -67,6 +67,7 @@ static PyObject *Records_extend(Records *self, PyObject *row) {
         *r = made;
         for (int k = 0; k < FIELDS; k++)
             if (made.tag[k] == OBJECT) Py_INCREF(made.v[k].o);
+        records_done(self, r);
     }
     Py_RETURN_NONE;
 }
@@ -152,9 +153,11 @@ static PyObject *Records_take(Records *self, PyObject *const *args, Py_ssize_t c
     if (rest) memcpy(block->items, items + n, (size_t)rest * sizeof(record));
     self->items = block->items, self->room = block->room, self->n = rest;
     block->items = items, block->room = room, block->n = n;
+    block->base = self->base;
     Py_ssize_t missed = self->missed;
     if (!rest) self->missed = 0;
     else missed = 0;      /* they come behind what is still here */
+    self->base += n + missed;
     return PyLong_FromSsize_t(missed);
 }
 
@@ -224,7 +227,7 @@ static PyObject *Records_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     static char *names[] = {"room", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n", names, &room)) return NULL;
     Records *self = (Records *)type->tp_alloc(type, 0);
-    if (self) self->capacity = PY_SSIZE_T_MAX;
+    if (self) self->capacity = PY_SSIZE_T_MAX, self->proc = -1;
     if (!self || room <= 0) return (PyObject *)self;
     self->items = PyMem_RawMalloc((size_t)room * sizeof(record));
     if (!self->items) {
@@ -267,6 +270,8 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {{"events", T_PYSSIZET, offsetof(Records, n), READONLY, NULL},
                                 {"capacity", T_PYSSIZET, offsetof(Records, capacity), 0, NULL},
                                 {"running", T_LONGLONG, offsetof(Records, running), 0, NULL},
+                                {"proc", T_LONGLONG, offsetof(Records, proc), 0, NULL},
+                                {"base", T_LONGLONG, offsetof(Records, base), READONLY, NULL},
                                 {"missed", T_PYSSIZET, offsetof(Records, missed), READONLY, NULL},
                                 {0}};
 static PyGetSetDef getset[] = {{"first_time", (getter)Records_get_time, NULL, NULL, NULL},
