@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tracesvc.recorder.annotations import counter, log, region, span
-from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError, TracerError
+from tracesvc.recorder.errors import BlackBoxError, ReaderBusyError, TracerBusyError, TracerError
 from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tracer import Tracer, TracerState
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
+    "BlackBoxError",
     "ControlError",
     "FileSink",
     "FlightRecorder",

@@ -206,10 +206,12 @@ def test_a_forked_child_writes_nothing_and_does_not_hold_the_lock(tmp_path):
             assert "of the child" not in [e.message for e in after.of("log")]
             assert before != contents(tracer)
         assert not path.exists()
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        children.append(pid)
 
+    children: list[int] = []
     trio.run(main)
+    os.kill(children[0], 9)
+    os.waitpid(children[0], 0)
 
 
 def fork_and_say(function) -> tuple[int, bytes]:
@@ -259,7 +261,7 @@ async def test_a_full_disk_is_an_error_at_the_start_and_leaves_nothing(tmp_path)
     where = boxes.default_directory().parent / f"tracesvc-test-{os.getpid()}"
     status = os.statvfs(where.parent)
     try:
-        with pytest.raises(BlackBoxError, match="No space left on device.*make room there"):
+        with pytest.raises(BlackBoxError, match=r"No space left on device.*make room there"):
             async with open_tracer(
                 black_box=where, black_box_bytes=status.f_bavail * status.f_frsize + (64 << 20)
             ):
@@ -274,7 +276,7 @@ async def test_a_full_disk_is_an_error_at_the_start_and_leaves_nothing(tmp_path)
 
 async def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BlackBoxError, match="no black box in .*file/boxes: Not a directory"):
+    with pytest.raises(BlackBoxError, match=r"no black box in .*file/boxes: Not a directory"):
         async with open_tracer(black_box=tmp_path / "file" / "boxes"):
             pass
 
@@ -316,5 +318,5 @@ def test_boxes_that_are_old_or_too_many_go_and_living_ones_stay(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "zeros", "half", "noise"])
 def test_what_is_no_box_is_said_to_be_none(tmp_path, damage):
     data = {"empty": b"", "zeros": bytes(SMALL), "half": b"tsvcbox\x01" + bytes(100)}
-    with pytest.raises(FormatError, match="black box|begun to record"):
+    with pytest.raises(FormatError, match=r"black box|begun to record"):
         recover(data.get(damage, os.urandom(1 << 17)), lambda data: None)

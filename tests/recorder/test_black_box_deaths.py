@@ -1,4 +1,4 @@
-"""Programs that die in every way, at any moment: `benchmarks.blackbox`, a few times. And the command that reads boxes."""
+"""Programs that die in every way, at any moment (`benchmarks.blackbox`, a few times), and the command for boxes."""
 
 import json
 import random
@@ -56,7 +56,7 @@ def two_boxes(tmp_path_factory):
 
 
 def test_the_command_makes_a_trace_and_tells_the_last_things(two_boxes, tmp_path):
-    box = sorted(two_boxes.iterdir())[0]
+    box = min(two_boxes.iterdir())
     path = tmp_path / "a.trace"
     done = run("recover", str(box), "-o", str(path))
     assert done.returncode == 0, done.stderr
@@ -125,15 +125,19 @@ def test_removed_once_it_is_written(tmp_path):
     Recording((tmp_path / "a.trace").read_bytes())
 
 
+def address(service):
+    """Where a service that has just been started says that it listens."""
+    for line in service.stdout:
+        for word in line.split():
+            if word.startswith("http://"):
+                return word.rstrip(".,;/")
+    return pytest.fail("the service did not start")
+
+
 def test_sent_to_a_service_it_is_a_session_of_its_own(two_boxes, tmp_path):
-    with start("serve", "--port", "0", "--dir", str(tmp_path)) as service:
+    with start("serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path)) as service:
         try:
-            url = next(
-                word
-                for line in service.stderr
-                for word in line.split()
-                if word.startswith("http://")
-            )
+            url = address(service)
             for _ in range(2):  # the second time it is there already
                 done = run("recover", two_boxes, "--push", url)
                 assert done.returncode == 0, done.stderr
