@@ -93,8 +93,10 @@ async def _fly(
             await trio.sleep(1.0)
             for i in range(snapshots):
                 path = directory / f"{i}.trace"
+                age = time.monotonic() - began
                 window = await recorders[i % 2].snapshot(path)
-                short += not (window.full or window.seconds >= recorders[i % 2].min_age)
+                wanted = min(age, recorders[i % 2].min_age)
+                short += not (window.full or window.seconds >= wanted)
                 judged.append(pool.submit(judge, path))
                 if i >= 8:  # the judge must not fall behind
                     await trio.to_thread.run_sync(judged[i - 8].result)
