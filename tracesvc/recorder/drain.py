@@ -123,6 +123,8 @@ class Drain:
         if self.rotate:
             return True
         old = buffer.records.last_time - self._generation_began >= GENERATION
+        box = self._session.box
+        size = min(filter(None, (size, box.generation_bytes if box is not None else 0)), default=0)
         large = bool(size) and self._bytes_since >= size
         return (old or large) and self._events_since >= self._weight
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tracesvc.recorder.annotations import Region
     from tracesvc.recorder.choice import Choice
     from tracesvc.recorder.meter import Meter
+    from tracesvc.recorder.options import Options
     from tracesvc.recorder.policy import Policy
 
 __all__ = ["Session", "local"]
@@ -103,15 +104,32 @@ class Session:
         """task (or minus the proc of a thread that works for none) -> its innermost open region"""
         self.process = self._add(Proc(self, 0, ProcKind.PROCESS, "process", 0, buffer_events))
 
-    def open_box(self, directory: Path, name: str, size: int, natively: bool) -> None:
-        """Have a black box; before anything is recorded.
+    def open_box(self, options: Options, natively: bool) -> None:
+        """Have a black box, if the options ask for one; before anything is recorded.
 
         Raises:
           BlackBoxError: there is no room for it.
         """
+        directory, name, size = (
+            options.box_directory,
+            options.source_name,
+            options.black_box_bytes,
+        )
+        if directory is None:
+            return
         records = (self.queue_buffers + SPARE_BUFFERS) * self.buffer_events
         self.box = Box(directory, name, self.id, size, records, natively)
         self.process.keep_in(self.box)
+
+    @property
+    def box_path(self) -> Path | None:
+        """The directory of the black box; None: there is none."""
+        return None if self.box is None else self.box.path
+
+    def give_up(self) -> None:
+        """There will be no trace: the start failed."""
+        self.open = self.accepting = False
+        self.close_box()
 
     def close_box(self) -> None:
         """The trace is out, or there will be none."""

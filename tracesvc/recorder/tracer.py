@@ -112,8 +112,7 @@ class Tracer:
         """called in the pacer's thread, about four times a second; for what hands frames on"""
         self.sinks: Callable[[], tuple[Any, ...]] = tuple
         """gives the statistics of the sinks"""
-        self.generation_bytes = 0
-        """bytes after which a generation ends before its second is over; 0: however many it has"""
+        self.generation_bytes = 0  # after which a generation ends before its second is over; 0: any
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -139,8 +138,7 @@ class Tracer:
         except BaseException:
             recording.session = None
             if self._session is not None:
-                self._session.open = self._session.accepting = False
-                self._session.close_box()
+                self._session.give_up()
             self._close_hooks()
             self.state, _current.tracer = TracerState.OFF, None
             raise
@@ -153,10 +151,7 @@ class Tracer:
             options.buffer_events, options.queue_buffers, way.new_records
         )
         session.slow = options.slow
-        if options.box_directory is not None:
-            session.open_box(
-                options.box_directory, options.source_name, options.black_box_bytes, way.native
-            )
+        session.open_box(options, way.native)
         choice = session.choice = options.choice()
         session.policy = options.policy(choice)
         if choice is not None and "stacks" not in choice:
@@ -413,7 +408,7 @@ class Tracer:
             return drain.count([drain.header])
         if full is not None:
             self._held = full
-            if drain.due(full, self._generation_bytes):
+            if drain.due(full, self.generation_bytes):
                 self._pieces = drain.begin_generation()
         if self._pieces is not None:
             piece = next(self._pieces, None)
@@ -434,13 +429,6 @@ class Tracer:
                     token.run_sync_soon(drained.set)
         return None
 
-    @property
-    def _generation_bytes(self) -> int:
-        """The least of what is asked for, 0: nothing is."""
-        box = None if self._session is None else self._session.box
-        sizes = (self.generation_bytes, 0 if box is None else box.generation_bytes)
-        return min(filter(None, sizes), default=0)
-
     def _encode(self, session: Session, drain: Drain, buffer: Buffer) -> list[Frame]:
         """The frames of one buffer; of several, where the program fills them faster than it lets the reader run.
 
@@ -452,7 +440,7 @@ class Tracer:
         self._stored += len(buffer)
         self._lent, self._held = buffer, None
         while now() < enough and (more := session.next_full_nowait()) is not None:
-            if drain.due(more, self._generation_bytes):
+            if drain.due(more, self.generation_bytes):
                 self._held, self._pieces = more, drain.begin_generation()
                 break
             session.recycle(self._lent)
@@ -515,8 +503,7 @@ class Tracer:
     @property
     def black_box(self) -> Path | None:
         """The directory of its black box; None: it has none."""
-        box = None if self._session is None else self._session.box
-        return None if box is None else box.path
+        return None if self._session is None else self._session.box_path
 
     @property
     def header(self) -> Frame:
