@@ -32,6 +32,8 @@ TASKS: Final = 4
 TICK: Final = 0.01
 """seconds"""
 ROUNDS: Final = 24
+LOADS: Final = (5, 15)
+"""the same at once the load: not so little that ten times of it cost little, nor so much that it fills the processor"""
 PROBE: Final = 10
 """steps of each task in a tick, to find out what they cost"""
 SETTLING, MEASURED = 5.0, 10.0
@@ -124,7 +126,8 @@ async def settled(path: Path) -> dict[str, Any]:
         await load(1, 1)
         idle = await used(0, 2)
         some = await used(PROBE, 2)
-        once = max(1.0, PROBE * (0.9 - idle) / max(0.01, some - idle))
+        once = PROBE * (0.9 - idle) / max(0.01, some - idle)
+        once = min(max(once, LOADS[0]), LOADS[1])
         await load(once, 3)
         first = await used(once, 3)
         async with trio.open_nursery() as nursery:
