@@ -72,6 +72,8 @@ WORKLOADS: Final = (
 VARIANTS: Final = {
     "untraced": "nothing is recorded",
     "recorder": "everything is recorded, and dropped where a buffer is full: nobody reads",
+    "recorder, scheduler": "the same without nurseries and cancels",
+    "recorder, scopes": "the same with nurseries, cancels and scopes",
     "file": "open_tracer(FileSink)",
     "flight": "open_tracer(FlightRecorder)",
     "recorder, box": "as recorder, with a black box",
@@ -83,6 +85,8 @@ VARIANTS: Final = {
     "empty hooks": "nothing is recorded: three empty Python hooks, for reference",
 }
 OPTIONS: Final[dict[str, OptionKeywords]] = {
+    "recorder, scheduler": {"groups": ["!nurseries", "!cancels"]},
+    "recorder, scopes": {"groups": ["+scopes"]},
     "file, all stacks": {"stacks": "all"},
     "file, Python": {"native": False, "way": "direct"},
     "file, Python, public": {"native": False, "way": "public"},

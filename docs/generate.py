@@ -53,7 +53,7 @@ HOLDS: Final = {
     "children": "tasks that were created in the nursery",
     "collected": "objects",
     "cause": "see [causes](#causes-of-waking)",
-    "errors": "exceptions that leave the nursery",
+    "errors": "exceptions that reached the nursery, cancellations not counted; they leave it as a group",
     "cut": "characters that were cut off",
     "generation": "0 to 2",
     "level": "as in Python's `logging`: 10 debug, 20 info, 30 warning, 40 error, 50 critical",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracesvc.recorder.annotations import counter, log, region, span
 from tracesvc.recorder.errors import BlackBoxError, ReaderBusyError, TracerBusyError, TracerError
+from tracesvc.recorder.objects import watch
 from tracesvc.recorder.redaction import Redaction
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
 from tracesvc.recorder.tracer import Tracer, TracerState
@@ -48,6 +49,7 @@ __all__ = [
     "read",
     "region",
     "span",
+    "watch",
 ]
 
 _LATER = {

@@ -530,7 +530,7 @@ class NurseryOpen(Event):
 
 @_event(26)
 class NurseryClose(Event):
-    """A nursery is over: its body and its ``children`` tasks have ended, and ``errors`` exceptions leave it."""
+    """A nursery is over: its body and its ``children`` tasks have ended, and ``errors`` exceptions reached it."""
 
     task: TaskId
     nursery: NurseryId
@@ -540,7 +540,7 @@ class NurseryClose(Event):
 
 @_event(27)
 class TaskError(Event):
-    """An exception reached a nursery: that of a task which it ends, or of its body, where ``task`` has opened it."""
+    """An exception ended a task and reached its nursery (0: the run), or ended the body of a nursery of ``task``."""
 
     task: TaskId
     nursery: NurseryId

@@ -29,6 +29,8 @@ from tracesvc.format import (
 )
 from tracesvc.model.verify import verify
 
+STRUCTURE = {"nursery_open", "nursery_close", "task_error", "cancel_request", "task_cancelled"}
+"""stories are about the scheduler"""
 OWN = "tracesvc "
 """names of the tracer's own tasks begin with this"""
 
@@ -166,6 +168,8 @@ class Recording:
             case (
                 "task_stack" | "step_stack"
             ):  # whether there is one depends on the time that it took
+                return None
+            case kind if kind in STRUCTURE:
                 return None
             case "task_create":
                 return f"{name} is created by {self.names.get(event.parent, 'nobody')}"

@@ -21,6 +21,9 @@ OF_GROUP = {
         *("task_create", "task_waiting", "task_runnable", "task_exit"),
         *("step_start", "step_yield", "step_block"),
     },
+    "nurseries": {"nursery_open", "nursery_close", "task_error"},
+    "cancels": {"cancel_request", "task_cancelled"},
+    "scopes": {"scope_open", "scope_close"},
     "io": {"io_wait_start", "io_wait_end"},
     "stacks": {"task_stack", "step_stack"},
     "threads": {"thread_start", "thread_end"},
@@ -28,7 +31,7 @@ OF_GROUP = {
     "spans": {"span_begin", "span_end"},
     "regions": {"region_begin", "region_end"},
     "logs": {"log"},
-    "counters": {"counter"},
+    "counters": {"counter", "object_name"},
 }
 ALWAYS = {"proc_start", "proc_stop"}
 
@@ -71,8 +74,16 @@ def questions(recording: Recording) -> None:
 def test_everything_is_what_the_groups_have_together():
     recording = trace(everything, stacks="all")
     assert OF_GROUP.keys() == GROUPS.keys()
-    assert types(recording) <= ALWAYS.union(*OF_GROUP.values())
+    assert types(recording) <= ALWAYS.union(*OF_GROUP.values()) - OF_GROUP["scopes"]
     assert "groups" not in recording.header.options
+
+
+def test_groups_are_added_and_left_out():
+    recording = trace(everything, groups=["+scopes", "!cancels"])
+    there = types(recording)
+    assert there & OF_GROUP["scopes"]
+    assert not there & OF_GROUP["cancels"]
+    assert recording.header.options["groups"] == [name for name in GROUPS if name != "cancels"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -82,7 +93,7 @@ def test_a_group_that_is_not_asked_for_is_not_recorded(group):
     there = types(recording)
     assert not there & OF_GROUP[group]
     for name in rest:
-        if not (group == "scheduler" and name == "stacks"):
+        if not (group == "scheduler" and name in ("nurseries", "scopes", "stacks")):
             assert there & OF_GROUP[name], name
     assert recording.header.options["groups"] == rest
     assert not recording.lost

@@ -92,7 +92,7 @@ async def test_line_2_nobody_else_records_before_the_snapshot_is_done():
     assert TracerState.OFF in states, "the collector never ran within start()"
     assert recording.of("log") == []
     run = [event.type for event in recording.events if event.proc == 1]
-    assert set(run[: run.index("proc_start")]) == {"task_create", "task_waiting"}
+    assert set(run[: run.index("proc_start")]) == {"task_create", "nursery_open", "task_waiting"}
 
 
 async def waits_for_event(event: trio.Event) -> None:

@@ -69,7 +69,8 @@ class Checker:
         proc = self._procs.get(number)
         if proc is None:
             proc = Proc(number, self.place, self._annotations, self._nurseries)
-            proc.run.partial = self._annotations.partial
+            if self._annotations.partial:
+                proc.run.some_tasks()
             self._procs[number] = proc
             self.ledgers[number] = proc.ledger
         return proc

@@ -34,6 +34,8 @@ class Lives:
     """ns of its creation, or of when tracing began; `OPEN`: not in the trace"""
     end: Integers
     """ns of its exit; `OPEN`: it lives, or its exit is not in the trace"""
+    outcome: Integers
+    """an `Outcome`; 0: not known"""
     lost: NDArray[np.bool_]
     """whether its end is not known because events were lost"""
     name: NDArray[np.object_]
@@ -56,9 +58,9 @@ class Lives:
 
 def _lives(rows: Sequence[tuple[Any, ...]]) -> Lives:
     columns = list(zip(*rows, strict=True)) or [()] * len(fields(Lives))
-    arrays: list[Any] = [np.array(column, np.int64) for column in columns[:6]]
-    arrays.append(np.array(columns[6], np.bool_))
-    for column in columns[7:]:
+    arrays: list[Any] = [np.array(column, np.int64) for column in columns[:7]]
+    arrays.append(np.array(columns[7], np.bool_))
+    for column in columns[8:]:
         texts = np.empty(len(column), object)
         texts[:] = column
         arrays.append(texts)
@@ -96,6 +98,7 @@ class LifeMaker:
                     created.nursery,
                     created.time,
                     np.full(count, OPEN, np.int64),
+                    np.zeros(count, np.int64),
                     np.zeros(count, np.bool_),
                     strings[created.name],
                     strings[created.entry],
@@ -111,6 +114,7 @@ class LifeMaker:
         found[inside] = live.task[order[at[inside]]] == exits.task[inside]
         places = order[at[found]]
         live.end[places] = np.maximum(exits.time[found], live.begin[places])
+        live.outcome[places] = exits.outcome[found]
         ended = live.take(places)
         alive = np.ones(len(live), np.bool_)
         alive[places] = False
@@ -119,11 +123,12 @@ class LifeMaker:
         if not strangers:
             return ended
         rows = [
-            (t, p, 0, 0, OPEN, e, False, NAMELESS, "")
-            for t, p, e in zip(
+            (t, p, 0, 0, OPEN, e, o, False, NAMELESS, "")
+            for t, p, e, o in zip(
                 exits.task[strangers].tolist(),
                 exits.proc[strangers].tolist(),
                 exits.time[strangers].tolist(),
+                exits.outcome[strangers].tolist(),
                 strict=True,
             )
         ]
@@ -145,6 +150,7 @@ class LifeMaker:
                 r.nursery,
                 OPEN,
                 OPEN,
+                0,
                 False,
                 text(r.name),
                 text(r.entry),

@@ -45,6 +45,8 @@ class Part:
     losses: list[LossRow] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     """where events are missing, also such as nothing accounts for"""
+    last: bool = False
+    """nothing comes after it"""
 
 
 class Replay:
@@ -150,4 +152,5 @@ class Replay:
             calls=self._calls.rest(),
             collections=self._collections.rest(),
             io_waits=self._io_waits.rest(),
+            last=True,
         )

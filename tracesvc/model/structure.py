@@ -21,6 +21,7 @@ class Nursery:
 
     owner: int
     children: int = 0
+    errors: int = 0
 
 
 class Structure:
@@ -35,6 +36,8 @@ class Structure:
         """scopes whose cancellation was asked for"""
         self._raised = 0
         """the task that ends now by an exception"""
+        self._told = False
+        """the trace tells of nurseries"""
         self.whole = True
         """nothing is missing since the run, or the trace, began"""
 
@@ -49,6 +52,7 @@ class Structure:
     # --- nurseries -------------------------------------------------------------------------------
 
     def nursery_open(self, task: int, nursery: int) -> None:
+        self._told = True
         if nursery <= 0 or task <= 0:
             self._complain("nursery", f"task {task} opens nursery {nursery}")
         elif nursery in self._nurseries:
@@ -77,17 +81,24 @@ class Structure:
             self._complain(
                 "nursery", f"nursery {nursery} had {found.children} children, not {children}"
             )
+        elif found.errors != errors and self.whole:
+            self._complain("nursery", f"{found.errors} exceptions reached it, not {errors}")
 
     # --- ends of tasks ---------------------------------------------------------------------------
 
     def task_error(self, task: int, nursery: int) -> None:
-        if nursery <= 0 or task <= 0:
+        if nursery < 0 or task <= 0:
             self._complain("error", f"an exception of task {task} reaches nursery {nursery}")
+        if not nursery:
+            self._raised = task
+            return
         found = self._nurseries.get(nursery)
         if found is None:
             if self.whole:
                 self._complain("error", f"it reaches nursery {nursery}, which is not open")
-        elif found.owner != task:
+        else:
+            found.errors += 1
+        if found is not None and found.owner != task:
             self._raised = task
 
     def task_exit(self, task: int, outcome: int) -> None:
@@ -123,7 +134,7 @@ class Structure:
         found = self._nurseries.get(nursery)
         if found is not None and found.owner != task:
             self._complain("scope", f"nursery {nursery} of {found.owner} is one of task {task}")
-        elif found is None and nursery and self.whole:
+        elif found is None and nursery and self.whole and self._told:
             self._complain("scope", f"nursery {nursery}, of scope {scope}, is not open")
 
     def _check_owner(self, scope: int, task: int) -> None:

@@ -13,7 +13,17 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tracesvc.events import EVENTS, Counter, Log, LossCause, Reason, StepStack, TaskStack, WakeCause
+from tracesvc.events import (
+    EVENTS,
+    Counter,
+    Log,
+    LossCause,
+    Outcome,
+    Reason,
+    StepStack,
+    TaskStack,
+    WakeCause,
+)
 from tracesvc.format import LossRow
 from tracesvc.model.columns import Columns
 from tracesvc.model.lives import Lives
@@ -23,6 +33,7 @@ from tracesvc.model.reader import Trace
 from tracesvc.model.replay import Part, Replay
 from tracesvc.model.schema import TABLES
 from tracesvc.model.states import State
+from tracesvc.model.structure_tables import STRUCTURE, StructureRows
 
 __all__ = ["Data", "Tables"]
 
@@ -42,6 +53,7 @@ class Data:
 
 _TYPES: Final = ["", *(EVENTS[n].type if n in EVENTS else f"type {n}" for n in range(1, 256))]
 _CAUSES: Final = [cause.name.lower() for cause in WakeCause]
+_OUTCOMES: Final = [outcome.name.lower() for outcome in Outcome]
 _REASONS: Final = [reason.name.lower() for reason in Reason]
 _EVENT_FIELDS: Final[dict[str, dict[int, str]]] = {
     column: {
@@ -69,6 +81,7 @@ class Tables:
             raise ValueError(f"no such table: {', '.join(sorted(unknown))}")
         self.replay: Final = Replay(trace)
         self._wanted = tuple(wanted)
+        self._nests: Final = StructureRows()
 
     def parts(self) -> Iterator[tuple[str, dict[str, Data]]]:
         """(table, its columns) for each stretch of the trace; stretches with no rows are left out."""
@@ -97,6 +110,8 @@ class Tables:
         lives: Lives = part.lives
         if not len(lives):
             return None
+        outcome = lives.outcome
+        known = (outcome > 0) & (outcome < len(_OUTCOMES))
         return {
             "task": Data(lives.task),
             "name": Data(lives.name),
@@ -107,6 +122,17 @@ class Tables:
             "created": Data(lives.begin, lives.begin == OPEN),
             "ended": Data(lives.end, lives.end == OPEN),
             "lost": Data(lives.lost),
+            "outcome": Data(np.maximum(outcome, 0), ~known, _OUTCOMES),
+        }
+
+    def _structure(self, name: str, part: Part) -> dict[str, Data] | None:
+        """A table about structured concurrency."""
+        rows = self._nests.of(name, part.columns, last=part.last)
+        if not rows:
+            return None
+        return {
+            column.name: _column(values, column.type)
+            for column, values in zip(TABLES[name], zip(*rows, strict=True), strict=True)
         }
 
     def _phases(self, part: Part, chosen: Array) -> tuple[Phases, dict[str, Data]] | None:
@@ -248,9 +274,22 @@ class Tables:
         }
 
 
-_MAKERS: Final[dict[str, Callable[[Tables, Part], dict[str, Data] | None]]] = {
-    name: getattr(Tables, name) for name in TABLES
-}
+def _maker(name: str) -> Callable[[Tables, Part], dict[str, Data] | None]:
+    if name in STRUCTURE:
+        return lambda tables, part: tables._structure(name, part)
+    made: Callable[[Tables, Part], dict[str, Data] | None] = getattr(Tables, name)
+    return made
+
+
+_MAKERS: Final = {name: _maker(name) for name in TABLES}
+
+
+def _column(values: Sequence[Any], type_: str) -> Data:
+    null = np.array([value is None for value in values], np.bool_)
+    if type_ == "text":
+        return Data(np.array(values, object))
+    kind = np.bool_ if type_ == "bool" else np.int64
+    return Data(np.array([value or 0 for value in values], kind), null if null.any() else None)
 
 
 def _cause(number: int) -> str:

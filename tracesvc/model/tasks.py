@@ -81,6 +81,10 @@ class Run:
         self._complain = complain
         self._structure: Final = Structure(complain)
 
+    def some_tasks(self) -> None:
+        """Not all are recorded."""
+        self.partial, self._structure.whole = True, False
+
     # --- gaps ------------------------------------------------------------------------------------
 
     def lose_track(self) -> None:
@@ -223,7 +227,7 @@ class Run:
 
     def _in_step(self, event: str, task: int) -> None:
         """Only the task that runs can have done it; before the run's ProcStart, any that lives."""
-        if not self.known:
+        if not self.known or (self.partial and task not in self.tasks):
             return
         if self.running.id != task if self.running else self.begun or task not in self.tasks:
             self._complain("running", f"{event} of task {task}, which does not run")
@@ -247,7 +251,7 @@ class Run:
         self._structure.task_error(task, nursery)
 
     def _lives(self, what: str, task: int) -> None:
-        if self.known and task not in self.tasks:
+        if self.known and task not in self.tasks and not self.partial:
             self._complain("task", f"{what} of task {task}, which there is not")
 
     def cancel_request(
@@ -263,7 +267,8 @@ class Run:
     ) -> None:
         del time, why
         running = self.running.id if self.running else 0
-        if self.known and self.begun and requester != running:
+        other = self.partial and not running and requester not in self.tasks
+        if self.known and self.begun and requester != running and not other:
             what = f"task {running} runs" if running else "no task runs"
             self._complain("requester", f"scope {scope} is cancelled by {requester} while {what}")
         if task:

@@ -5,7 +5,7 @@ It is chosen when a tracer starts.  Where nothing is chosen none of this is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -14,10 +14,13 @@ import trio
 
 from tracesvc.recorder.tree import task_id
 
-__all__ = ["GROUPS", "Choice", "Tasks", "named"]
+__all__ = ["GROUPS", "Choice", "Tasks", "groups_of", "named"]
 
 GROUPS: Final = {
     "scheduler": "tasks: that they begin and end, their steps, what they wait for and what wakes them",
+    "nurseries": "that nurseries open and close, exceptions that reach them, how tasks end",
+    "cancels": "who cancels which scope and why, and which tasks that reaches",
+    "scopes": "that cancel scopes are entered and left, with deadline and shield; not recorded unless asked for",
     "io": "the run loop's waits for I/O",
     "stacks": "where tasks are suspended, and what runs for long",
     "threads": "calls in worker threads",
@@ -28,8 +31,21 @@ GROUPS: Final = {
     "counters": "its counters, and those of the tracer: of the run loop and of memory",
 }
 """group of events -> what is in it"""
+_DEAR: Final = {"scopes"}
 MAX_NAMES: Final = 10_000
 """names whose fate is remembered"""
+
+
+def groups_of(wanted: Collection[str] | None) -> frozenset[str]:
+    """The groups asked for: by their names; or, where each begins with ``+`` or ``!``, those by default and not."""
+    default = frozenset(GROUPS.keys() - _DEAR)
+    if wanted is None:
+        return default
+    if not wanted or not all(group.startswith(("+", "!")) for group in wanted):
+        return frozenset(group.lstrip("+") for group in wanted)
+    more = {group[1:] for group in wanted if group.startswith("+")}
+    less = {group[1:] for group in wanted if group.startswith("!")}
+    return default - less | more
 
 
 def named(patterns: Iterable[str]) -> Callable[[str], bool | None]:

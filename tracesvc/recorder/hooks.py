@@ -20,6 +20,7 @@ from tracesvc.events import ProcKind
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.recording import HOOKS, Recording, new_recording
 from tracesvc.recorder.session import local
+from tracesvc.recorder.structure import enter_run, leave_run
 from tracesvc.recorder.tree import GONE, TaskTree, in_run, read_tree
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class RunHooks(trio.abc.Instrument):
         """nothing of it is recorded now, for the sake of the budget"""
         self.asked = 0
         """when its tasks were last asked for"""
+        self._runner: Any = None
 
     def before_run(self) -> None:
         """A run begins that the tracer was there before; it is not yet "in" trio."""
@@ -81,6 +83,8 @@ class RunHooks(trio.abc.Instrument):
         self.recording = new_recording(proc, session.slow, session.choice, measured=measured)
         if measured:
             proc.dark = self.recording
+        self._runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
+        enter_run(self._runner, self.recording, self._session.structure)
         if self.thread == threading.main_thread().ident and not isinstance(
             self.recording, Recording
         ):
@@ -95,6 +99,9 @@ class RunHooks(trio.abc.Instrument):
         """Have trio call it no more; in the run."""
         if self.proc is not None:
             self.proc.let_go()
+        if self._runner is not None:
+            leave_run(self._runner, self.recording)
+            self._runner = None
         if isinstance(self.recording, Recording):
             self.recording.let_go()
         elif self.recording is not None:

@@ -14,7 +14,7 @@ import trio
 from tracesvc.format.box import MIN_SIZE
 from tracesvc.recorder import direct
 from tracesvc.recorder.boxes import default_directory
-from tracesvc.recorder.choice import GROUPS, Choice, Tasks, named
+from tracesvc.recorder.choice import GROUPS, Choice, Tasks, groups_of, named
 from tracesvc.recorder.hooks import PublicRunHooks, RunHooks
 from tracesvc.recorder.identity import number_of
 from tracesvc.recorder.native import native
@@ -42,6 +42,7 @@ class OptionKeywords(TypedDict, total=False):
     groups: Collection[str] | None
     tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None
     spans: Collection[str] | None
+    watch: Literal["named", "all"]
     redact: Redaction | None
     budget: float | None
     budget_bytes: float | None
@@ -63,10 +64,13 @@ class Options:
         or more; ``"all"``; ``"off"``.
       slow_block_s: seconds.
       stall_s: seconds that a step may run before it is recorded what was running; 0: for ever.
-      groups: of events that are recorded, see `tracesvc.recorder.choice.GROUPS`; by default all.
+      groups: of events that are recorded, see `tracesvc.recorder.choice.GROUPS`; by default all but ``"scopes"``.
+        Where each begins with ``+`` or ``!`` they are added to those, or left out.
       tasks: that are recorded, with all below them: their names as patterns, nurseries (the tasks in them), tasks.
         A pattern that begins with ``!`` leaves out; of several that fit a name the last one counts.
       spans: names of the spans and regions that are recorded, as patterns of the same kind.
+      watch: which channels, locks, semaphores, limiters and conditions have counters: those given to `tracesvc.watch`
+        (``"named"``), or ``"all"``.
       redact: what must not leave the program, see `tracesvc.Redaction`.
       budget: what tracing may cost, as a share of one processor's time (0.01: one per cent); over it, less is recorded,
         step by step, see `tracesvc.recorder.governor`. None: whatever it costs.
@@ -94,6 +98,7 @@ class Options:
     groups: Collection[str] | None = None
     tasks: Collection[str | trio.Nursery | trio.lowlevel.Task] | None = None
     spans: Collection[str] | None = None
+    watch: Literal["named", "all"] = "named"
     redact: Redaction | None = None
     budget: float | None = None
     budget_bytes: float | None = None
@@ -126,6 +131,8 @@ class Options:
             raise ValueError(
                 f"black_box_bytes must be at least {MIN_SIZE}, not {self.black_box_bytes}"
             )
+        if self.watch not in ("named", "all"):
+            raise ValueError(f"watch must be 'named' or 'all', not {self.watch!r}")
         if self.way not in (None, "direct", "public"):
             raise ValueError(f"way must be 'direct' or 'public', not {self.way!r}")
 
@@ -133,10 +140,10 @@ class Options:
         for name in ("groups", "tasks", "spans"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be a list, not one text")
-        unknown = sorted(set(self.groups or ()) - GROUPS.keys())
+        unknown = sorted({group.lstrip("+!") for group in self.groups or ()} - GROUPS.keys())
         if unknown:
             raise ValueError(f"there is no group {unknown[0]!r}, only {', '.join(GROUPS)}")
-        if self.tasks is not None and self.groups is not None and "scheduler" not in self.groups:
+        if self.tasks is not None and "scheduler" not in groups_of(self.groups):
             raise ValueError("some tasks can be recorded only with the group 'scheduler'")
         for thing in self.tasks or ():
             if not isinstance(thing, str | trio.Nursery | trio.lowlevel.Task):
@@ -146,7 +153,7 @@ class Options:
         """What is recorded; None: everything."""
         if self.groups is None and self.tasks is None:
             return None
-        groups = frozenset(GROUPS if self.groups is None else self.groups)
+        groups = groups_of(self.groups)
         tasks = None if self.tasks is None else Tasks(self.tasks)
         return Choice(groups, tasks if "scheduler" in groups else Tasks(()))
 
@@ -162,7 +169,7 @@ class Options:
             return others if wanted is None else wanted
 
         return Policy(
-            groups=frozenset(GROUPS) if choice is None else choice.groups,
+            groups=groups_of(None) if choice is None else choice.groups,
             tasks=None if choice is None or self.tasks is None else choice.chosen,
             named=None if spans is None else is_recorded,
             redaction=self.redact,
@@ -173,7 +180,7 @@ class Options:
         """What a trace says of them: sizes, and what is not in it."""
         said: dict[str, Any] = {"buffer_events": self.buffer_events}
         if self.groups is not None:
-            said["groups"] = [group for group in GROUPS if group in self.groups]
+            said["groups"] = [group for group in GROUPS if group in groups_of(self.groups)]
         if self.tasks is not None:
             said["tasks"] = [_said(thing) for thing in self.tasks]
         if self.spans is not None:

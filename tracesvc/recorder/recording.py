@@ -33,6 +33,8 @@ from tracesvc.events import (
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.dark import DarkHooks, Measured
 from tracesvc.recorder.native import native
+from tracesvc.recorder.nests import Nests, requests
+from tracesvc.recorder.objects import touched as watched
 from tracesvc.recorder.reasons import reason_of
 from tracesvc.recorder.stacks import stack_of
 from tracesvc.recorder.tree import origin_of, task_id
@@ -104,7 +106,7 @@ class Recording:
 
     __slots__ = (
         *HOOKS,
-        *("entry_task", "recording", "slow", "step_began", "tell_stacks", "waits"),
+        *("entry_task", "nests", "recording", "slow", "step_began", "tell_stacks", "waits"),
         *("_blocked", "_dark", "_light", "_measured", "_reset"),
     )
 
@@ -121,6 +123,7 @@ class Recording:
         self.entry_task = 0
         """the task that is the waker where another thread or a signal is"""
         self.slow = slow
+        self.nests: Final = Nests(proc, None if choice is None else choice.chosen)
         self.step_began = 0
         """ns, of the step that runs; 0: none"""
         blocked: dict[int, list[Any]] = {}
@@ -142,9 +145,19 @@ class Recording:
             # A Ctrl-C that came up in a hook would be swallowed: trio takes it for a fault of the instrument's.
             setattr(self, name, trio.lowlevel.enable_ki_protection(hook))
 
+    def in_step(self, task: trio.lowlevel.Task) -> None:
+        """The recording begins within a step of this task."""
+        self.nests.task = task
+
+    def nursery_open(self, nursery: trio.Nursery) -> None:
+        """A task of the run had it open when the recording began."""
+        if self.nests.nurseries:
+            self.nests.opened(nursery, len(nursery.child_tasks))
+
     def let_go(self) -> None:
         """Record no more, and be no part of a cycle: a program may watch what garbage there is."""
         self.recording = False
+        self.nests.let_go()
         for name in (*HOOKS, "waits", "tell_stacks"):
             setattr(self, name, _nothing)
         if self._measured is not None:
@@ -190,11 +203,14 @@ class Recording:
             self._measured.within = {name: getattr(self._dark, name) for name in HOOKS}
             self._blocked.clear()
             self.step_began = 0
+            self.nests.dark = True
+            self.nests.forget_all()
 
     def lighten(self) -> None:
         """Record again; in the run."""
         if self._measured is not None and self.recording:
             self._blocked.clear()
+            self.nests.dark = False
             self._reset()
             self._measured.within = self._light
 
@@ -245,6 +261,9 @@ def _hooks(
     io_wait_start, io_wait_end = IoWaitStart.number, IoWaitEnd.number
     # `fresh` are tasks that were just spawned: trio reports each as scheduled next, which says nothing new.  Usually
     # one at most; but a ``__del__`` that the garbage collector calls in between may spawn another.
+    nests = recording.nests
+    waited_for: dict[int, int] = {}
+    """task -> the object that is watched and that it waits for"""
     yielded = exited = waiting = False
     pass_start = next_sample = now()
     worst_pass = 0
@@ -262,10 +281,16 @@ def _hooks(
         number = records.running = task._counter + 1
         time = recording.step_began = now()
         extend((step_start, time, number, 0, 0))
+        nests.task = task
+        if nests.closing:
+            nests.resumed(task)
 
     def after_task_step(task: trio.lowlevel.Task) -> None:
         nonlocal yielded, exited
         number = records.running
+        if nests.body is not None or (yielded and requests):
+            nests.step_ends(task, yielded)
+        nests.task = None
         recording.step_began = 0
         if yielded:
             yielded = False
@@ -277,6 +302,10 @@ def _hooks(
             reason, thing = reason_of(task)
             extend((step_block, time, number, reason, thing))
             blocked[number] = [time, reason, task, False]
+            if watched and thing in watched and reason not in _IO:
+                waited_for[number] = thing
+                records.running = 0
+                watched[thing]()
         records.running = 0
         if len(records) >= capacity:
             proc.seal()
@@ -301,14 +330,26 @@ def _hooks(
                     if stack is not None:
                         extend((task_stack, time, number, stack, 0))
             waker = records.running
-            extend((task_runnable, time, number, waker, _cause(task, waker, recording, reason)))
+            cause = _cause(task, waker, recording, reason)
+            extend((task_runnable, time, number, waker, cause))
+            if waited_for:
+                look = watched.get(waited_for.pop(number, 0))
+                if look is not None:
+                    look()
+            if requests and (cause in (WakeCause.CANCEL, WakeCause.TIMER)):
+                nests.cancelled(task)
+            if reason == Reason.NURSERY and nests.nurseries:
+                nests.closing.add(number)
 
     def task_spawned(task: trio.lowlevel.Task) -> None:
         number, time = task._counter + 1, now()
         fresh.add(number)
         if not recording.entry_task and task.name == ENTRY_TASK:
             recording.entry_task = number
-        extend((task_create, time, number, *origin_of(task)))
+        parent, rest = origin_of(task)
+        extend((task_create, time, number, parent, rest))
+        if rest[0] in nests.children:
+            nests.children[rest[0]] += 1
         if len(records) >= capacity:
             proc.seal()
 
@@ -317,7 +358,8 @@ def _hooks(
         number = task._counter + 1
         if number == records.running:
             exited, yielded = True, False
-        extend((task_exit, now(), number, 0, 0))
+        outcome = nests.outcome_of(task) if nests.nurseries else 0
+        extend((task_exit, now(), number, outcome, 0))
 
     def before_io_wait(timeout: float) -> None:
         nonlocal waiting, pass_start, worst_pass, next_sample
@@ -372,6 +414,7 @@ def _hooks_of_some(
         else:
             wait_is_over(0)
             records.running = task_id(task)
+            recording.nests.other_step(task)
 
     def after_task_step(task: trio.lowlevel.Task) -> None:
         nonlocal over
@@ -379,6 +422,7 @@ def _hooks_of_some(
             end(task)
         else:
             records.running = 0
+            recording.nests.other_step(None)
         if over:
             chosen.discard(over)
             over = 0
@@ -400,6 +444,8 @@ def _hooks_of_some(
         if task_id(task) in chosen:
             over = task_id(task)
             exited(task)
+        else:
+            recording.nests.other_ends()
 
     some = (before_task_step, after_task_step, task_scheduled, task_spawned, task_exited)
     return {hook.__name__: hook for hook in some}

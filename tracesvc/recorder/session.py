@@ -75,6 +75,8 @@ class Session:
         """what is recorded; None: everything"""
         self.slow = -1
         """ns that a wait lasts whose stack is recorded; negative: none"""
+        self.structure: frozenset[str] = frozenset()
+        """what is recorded of nurseries and cancellation, see `tracesvc.recorder.structure`"""
         self.id: Final = str(uuid.uuid4())
         self.open = True
         """False from the stop on: what is emitted then is dropped and counted as late"""

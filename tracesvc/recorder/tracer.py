@@ -20,6 +20,7 @@ import trio
 from tracesvc.events import (
     LossCause,
     ProcKind,
+    ScopeOpen,
     StepStart,
     StepYield,
     TaskCreate,
@@ -28,12 +29,15 @@ from tracesvc.events import (
 from tracesvc.format.frames import Frame
 from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
 from tracesvc.recorder.beat import Beat
+from tracesvc.recorder.choice import groups_of
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
+from tracesvc.recorder.identity import number_of
 from tracesvc.recorder.meter import Meter
+from tracesvc.recorder.objects import Objects
 from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer
 from tracesvc.recorder.proc import Buffer, Proc
@@ -44,12 +48,14 @@ from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
 from tracesvc.recorder.source import source
 from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
+from tracesvc.recorder.structure import Structure
 from tracesvc.recorder.tree import (
     in_any_run,
     in_any_task,
     in_run,
     is_suspended,
     live_tasks,
+    open_scopes,
     origin_of,
     task_id,
 )
@@ -87,6 +93,8 @@ class Tracer:
         self._session: Session | None = None
         self._drain: Drain | None = None
         self._seams: Seams | None = None
+        self._structure: Structure | None = None
+        self._objects: Objects | None = None
         self._garbage: GarbageEvents | None = None
         self._pacer: Pacer | None = None
         self._runs: list[RunHooks] = []
@@ -156,6 +164,11 @@ class Tracer:
         session.policy = options.policy(choice)
         if choice is not None and "stacks" not in choice:
             session.slow = -1
+        self._structure = Structure(
+            groups_of(None) if choice is None else choice.groups, way.native
+        )
+        session.structure = self._structure.groups
+        self._objects = Objects(session, everything=options.watch == "all")
         self._runs = []
         self._drain = self._pacer = self._beat = None
         self._regulator = None
@@ -187,6 +200,7 @@ class Tracer:
         if hooks is not None:
             hooks.add()
         self._seams.open()
+        self._structure.open()
         if self._garbage is not None:
             self._garbage.open()
         self._pacer.start()
@@ -194,6 +208,8 @@ class Tracer:
             self._watchdog.start()
         self.state = TracerState.ON
         recording.session = session
+        if choice is None or "counters" in choice:
+            self._objects.open()
 
     def _on_beat(self) -> None:
         if self.on_beat is not None:
@@ -225,6 +241,7 @@ class Tracer:
             number = proc.records.running = task_id(caller)
             if session.choice is None or session.choice.has(number):
                 proc.extend((StepStart.number, now(), number, 0, 0))
+            hooks.recording.in_step(caller)
         return hooks
 
     def _snapshot(
@@ -240,6 +257,12 @@ class Tracer:
             if tasks is not None and not tasks.choose(task):
                 continue
             proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
+            for nursery in task.child_nurseries:
+                run.recording.nursery_open(nursery)
+            if "scopes" in session.structure:
+                for scope in open_scopes(task):
+                    rest = (number_of(scope), (-1, int(scope.shield)))
+                    proc.extend((ScopeOpen.number, now(), task_id(task), *rest))
             if task is not caller and is_suspended(task):
                 time, (reason, thing) = now(), reason_of(task)
                 proc.extend((TaskWaiting.number, time, task_id(task), reason, thing))
@@ -326,6 +349,10 @@ class Tracer:
             self._garbage.close()
         if self._seams is not None:
             self._seams.close()
+        if self._structure is not None:
+            self._structure.close()
+        if self._objects is not None:
+            self._objects.close()
         for run in list(self._runs):
             run.leave()
 
@@ -527,7 +554,12 @@ class Tracer:
             session=None if session is None else session.id,
             way="direct" if self._way is not None and self._way.direct else "public",
             native=self._way is not None and self._way.native,
-            missing=() if self._seams is None else tuple(self._seams.missing),
+            missing=tuple(
+                name
+                for part in (self._seams, self._structure, self._objects)
+                if part is not None
+                for name in part.missing
+            ),
             events=retired
             + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
             stored=self._stored,
@@ -575,6 +607,10 @@ def _forget_in_child() -> None:
         tracer._seams.close()
     if tracer._beat is not None:
         tracer._beat.close()
+    if tracer._structure is not None:
+        tracer._structure.close()
+    if tracer._objects is not None:
+        tracer._objects.close()
     tracer._when_off.clear()
     for run in list(tracer._runs):
         if (

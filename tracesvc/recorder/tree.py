@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -22,6 +22,7 @@ __all__ = [
     "in_run",
     "is_suspended",
     "live_tasks",
+    "open_scopes",
     "origin_of",
     "read_tree",
     "task_id",
@@ -83,6 +84,18 @@ def live_tasks() -> Iterator[trio.lowlevel.Task]:
         yield task
         for nursery in task.child_nurseries:
             pending.extend(nursery.child_tasks)
+
+
+def open_scopes(task: trio.lowlevel.Task) -> list[trio.CancelScope]:
+    """The cancel scopes that a task has entered and not left, outermost first."""
+    nursery = task.parent_nursery
+    birth = None if nursery is None else nursery._cancel_status
+    status: Any = task._cancel_status
+    found: list[trio.CancelScope] = []
+    while status is not None and status is not birth:
+        found.append(status._scope)
+        status = status._parent
+    return found[::-1]
 
 
 def is_suspended(task: trio.lowlevel.Task) -> bool:

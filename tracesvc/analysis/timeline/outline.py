@@ -120,4 +120,4 @@ def _nameless(index: Index) -> Lives:
     names, entries = (np.full(len(tasks), text, object) for text in (NAMELESS, ""))
     none = np.zeros(len(tasks), np.int64)
     lost = np.ones(len(tasks), np.bool_)
-    return Lives(tasks, procs, none, none, begins, ends, lost, names, entries)
+    return Lives(tasks, procs, none, none, begins, ends, none, lost, names, entries)

@@ -12,7 +12,7 @@ static const char *const hook_text[HOOKS] = {
     "before_task_step", "after_task_step", "task_scheduled", "task_spawned", "task_exited", "before_io_wait", "after_io_wait",
     "before_run", "after_run"};
 static PyObject *hook_name[HOOKS], *str_call, *str_add_instrument, *str_remove_instrument;
-static PyObject *error_type, *cancelled_type, *interrupt_type;    /* outcome.Error, trio.Cancelled, KeyboardInterrupt */
+PyObject *error_type, *cancelled_type, *interrupt_type;
 static PyObject *str_error;
 
 #define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
@@ -21,11 +21,11 @@ static PyObject *str_error;
 /* Which tasks are blocked, since when and why: open addressing, keyed by the number of the task. */
 typedef struct {
     int64_t number, since, reason;
+    int64_t watched;             /* the object that it waits for, if that is watched */
     PyObject *task;              /* owned */
     int told;                    /* where it waits has been recorded */
 } wait;
 
-typedef struct Hooks Hooks;
 typedef void hook_function(Hooks *, PyObject *);
 
 struct Hooks {
@@ -51,7 +51,10 @@ struct Hooks {
     int cell;                                             /* of the watch; -1: it is not watched */
     unsigned others;                                      /* hooks that instruments of others want, a bit each */
     char recording, yielded, exited, waiting, io;         /* io: waits for I/O are recorded */
+    nests nests;
 };
+
+Records *hooks_records(Hooks *self) { return self->records; }
 
 static void report(PyObject *function) { PyErr_WriteUnraisable(function); }    /* a hook never raises into trio */
 
@@ -71,7 +74,7 @@ static wait *waits_find(Hooks *self, int64_t number) {    /* its place, or the e
     return &self->waits[at];
 }
 
-static void waits_add(Hooks *self, PyObject *task, int64_t since, int64_t reason) {
+static void waits_add(Hooks *self, PyObject *task, int64_t since, int64_t reason, int64_t watched) {
     int64_t number = task_number(task);
     if (number <= 0) return;
     if (self->waits_n * 2 >= self->waits_room) {
@@ -88,7 +91,7 @@ static void waits_add(Hooks *self, PyObject *task, int64_t since, int64_t reason
     wait *w = waits_find(self, number);
     if (w->number) Py_DECREF(w->task);                    /* the same task: it does not go away */
     else self->waits_n++;
-    *w = (wait){number, since, reason, Py_NewRef(task), 0};
+    *w = (wait){number, since, reason, watched, Py_NewRef(task), 0};
 }
 
 /* Out of the table; `number` is 0 where it was not in there.  The caller has a reference to the task. */
@@ -120,6 +123,37 @@ static void waits_clear(Hooks *self) {
     PyMem_RawFree(waits);
 }
 
+/* --- what is watched ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *touched;        /* number of an object -> what looks at it: see recorder/objects.py */
+
+static PyObject *look_of(int64_t object) {                /* borrowed; NULL: it is not watched */
+    PyObject *key = PyLong_FromLongLong(object), *look = key ? PyDict_GetItemWithError(touched, key) : NULL;
+    Py_XDECREF(key);
+    if (!look && PyErr_Occurred()) PyErr_Clear();
+    return look;
+}
+
+static int may_be_watched(int64_t reason, int64_t object) {
+    return object && reason != numbers.reason_readable && reason != numbers.reason_writable && look_of(object);
+}
+
+static void touch(int64_t object) {
+    PyObject *look = look_of(object);
+    if (!look) return;
+    Py_INCREF(look);
+    call_python(look);
+    Py_DECREF(look);
+}
+
+/* watched(dict) */
+PyObject *hooks_watched(PyObject *module, PyObject *table) {
+    (void)module;
+    if (!PyDict_CheckExact(table)) return PyErr_Format(PyExc_TypeError, "watched(dict)");
+    Py_XSETREF(touched, Py_NewRef(table));
+    Py_RETURN_NONE;
+}
+
 /* --- the hooks --------------------------------------------------------------------------------------------------------- */
 
 static void wait_is_over(Hooks *self) {
@@ -138,6 +172,8 @@ static void before_task_step(Hooks *self, PyObject *task) {
     self->records->running = number;
     *self->began = time;
     records_add(self->records, numbers.step_start, time, number, 0, 0);
+    self->nests.task = task;
+    if (self->nests.closing.n) nests_resumed(self, task);
 }
 
 static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
@@ -154,7 +190,10 @@ static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
 }
 
 static void after_task_step(Hooks *self, PyObject *task) {
-    int64_t number = self->records->running, time = clock_now(), reason, object;
+    int64_t number = self->records->running, time, reason, object;
+    if (self->nests.body || (self->yielded && nests_requests.n)) nests_step_ends(self, task, self->yielded);
+    self->nests.task = NULL;
+    time = clock_now();
     *self->began = 0;
     if (self->yielded) {
         self->yielded = 0;
@@ -164,7 +203,10 @@ static void after_task_step(Hooks *self, PyObject *task) {
     else {
         why(self, task, &reason, &object);
         records_add(self->records, numbers.step_block, time, number, reason, object);
-        waits_add(self, task, time, reason);
+        int64_t watched = touched && PyDict_GET_SIZE(touched) && may_be_watched(reason, object) ? object : 0;
+        waits_add(self, task, time, reason, watched);
+        self->records->running = 0;
+        if (watched) touch(watched);
     }
     self->records->running = 0;
     seal_if_full(self);
@@ -237,7 +279,11 @@ static void task_scheduled(Hooks *self, PyObject *task) {
         PyObject *stack = stack_of(task_get(task, CORO));
         if (stack) add_stack(self, time, number, stack);
     }
-    records_add(self->records, numbers.task_runnable, time, number, self->records->running, cause_of(self, task, &w));
+    int64_t cause = cause_of(self, task, &w);
+    records_add(self->records, numbers.task_runnable, time, number, self->records->running, cause);
+    if (w.watched) touch(w.watched);
+    if (nests_requests.n && (cause == numbers.cause_cancel || cause == numbers.cause_timer)) nests_cancelled(self, task);
+    if (w.reason == numbers.reason_nursery && self->nests.nurseries) map_put(&self->nests.closing, number, 0, 0);
 }
 
 static void task_spawned(Hooks *self, PyObject *task) {
@@ -257,6 +303,8 @@ static void task_spawned(Hooks *self, PyObject *task) {
         r->tag[3] = r->tag[4] = OBJECT;
         r->wide = r->objects = 1;
         records_done(self->records, r);
+        pair *children = self->nests.children.n ? map_find(&self->nests.children, from.nursery) : NULL;
+        if (children) children->a++;
     }
     else {
         Py_DECREF(from.name);
@@ -268,7 +316,8 @@ static void task_spawned(Hooks *self, PyObject *task) {
 static void task_exited(Hooks *self, PyObject *task) {
     int64_t number = task_number(task);
     if (number == self->records->running) self->exited = 1, self->yielded = 0;
-    records_add(self->records, numbers.task_exit, clock_now(), number, 0, 0);
+    int64_t outcome = self->nests.nurseries ? nests_outcome(self, task) : 0;
+    records_add(self->records, numbers.task_exit, clock_now(), number, outcome, 0);
 }
 
 static void before_io_wait(Hooks *self, PyObject *timeout) {
@@ -332,6 +381,7 @@ static void some_before_task_step(Hooks *self, PyObject *task) {
     else {
         if (self->waiting) wait_is_over(self);
         self->records->running = number;
+        self->nests.task = task;
     }
 }
 
@@ -339,7 +389,11 @@ static void some_after_task_step(Hooks *self, PyObject *task) {
     int64_t number = self->records->running;
     int over = self->exited;
     if (is_chosen(self, number)) after_task_step(self, task);
-    else self->yielded = self->exited = 0, self->records->running = 0;
+    else {
+        self->yielded = self->exited = 0, self->records->running = 0;
+        self->nests.task = NULL;
+        Py_CLEAR(self->nests.body);
+    }
     if (over) chosen_discard(self, number);
 }
 
@@ -366,8 +420,13 @@ static void some_task_spawned(Hooks *self, PyObject *task) {
 static void some_task_exited(Hooks *self, PyObject *task) {
     int64_t number = task_number(task);
     if (is_chosen(self, number)) task_exited(self, task);
-    else if (number == self->records->running) self->exited = 1, self->yielded = 0;
+    else {
+        if (number == self->records->running) self->exited = 1, self->yielded = 0;
+        self->nests.outcome = 0;
+    }
 }
+
+int hooks_has(Hooks *self, int64_t task) { return !self->choose || is_chosen(self, task); }
 
 static hook_function *const some[] = {some_before_task_step, some_after_task_step, some_task_scheduled, some_task_spawned,
                                       some_task_exited, before_io_wait, after_io_wait};
@@ -533,6 +592,7 @@ static PyObject *Hooks_darken(Hooks *self, PyObject *unused) {
     record_by(self, dark);
     *self->began = 0;
     waits_clear(self);
+    nests_forget_all(&self->nests);
     Py_RETURN_NONE;
 }
 
@@ -558,6 +618,11 @@ METHOD(TASK_SPAWNED, task_spawned)
 METHOD(TASK_EXITED, task_exited)
 METHOD(BEFORE_IO_WAIT, before_io_wait)
 METHOD(AFTER_IO_WAIT, after_io_wait)
+
+nests *hooks_nests(Hooks *self) {
+    int in_the_dark = (self->within ? self->within : self->record) == dark;
+    return self->recording && !in_the_dark ? &self->nests : NULL;
+}
 
 /* --- in the place of trio's table ------------------------------------------------------------------------------------ */
 
@@ -629,7 +694,7 @@ static PyObject *Hooks_waits(Hooks *self, PyObject *args) {
     PyObject *task;
     long long since, reason;
     if (!PyArg_ParseTuple(args, "OLL", &task, &since, &reason)) return NULL;
-    waits_add(self, task, since, reason);
+    waits_add(self, task, since, reason, 0);
     Py_RETURN_NONE;
 }
 
@@ -657,6 +722,22 @@ static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
     }
     PyMem_RawFree(tasks);
     return PyLong_FromSsize_t(found);
+}
+
+/* nursery_open(nursery): a task of the run had it open when the recording began. */
+static PyObject *Hooks_nursery_open(Hooks *self, PyObject *nursery) {
+    PyObject *children = PyObject_GetAttrString(nursery, "_children");
+    Py_ssize_t n = children ? PyObject_Size(children) : -1;
+    Py_XDECREF(children);
+    if (n < 0) return NULL;
+    if (self->recording && self->nests.nurseries) nests_opened(self, nursery, n);
+    Py_RETURN_NONE;
+}
+
+/* in_step(task): the recording begins within a step of this task, which trio has. */
+static PyObject *Hooks_in_step(Hooks *self, PyObject *task) {
+    self->nests.task = task;
+    Py_RETURN_NONE;
 }
 
 static PyObject *Hooks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -702,6 +783,7 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
     Py_VISIT(self->choose);
     Py_VISIT(self->chosen);
     Py_VISIT(self->original);
+    Py_VISIT(self->nests.body);
     return 0;
 }
 
@@ -715,6 +797,7 @@ static int Hooks_clear(Hooks *self) {
     Py_CLEAR(self->choose);
     Py_CLEAR(self->chosen);
     Py_CLEAR(self->original);
+    nests_let_go(&self->nests);
     Py_CLEAR(self->records);
     return 0;
 }
@@ -746,6 +829,7 @@ static int Hooks_set_recording(Hooks *self, PyObject *on, void *unused) {
     int truth = on ? PyObject_IsTrue(on) : 0;
     if (truth < 0) return -1;
     self->recording = (char)truth;
+    if (!truth) nests_let_go(&self->nests);
     *self->began = 0;                                     /* a step that goes on is nobody's concern any more */
     return 0;
 }
@@ -766,6 +850,8 @@ static PyMethodDef methods[] = {
     {"measure", (PyCFunction)Hooks_measure, METH_NOARGS, NULL},
     {"darken", (PyCFunction)Hooks_darken, METH_NOARGS, NULL},
     {"lighten", (PyCFunction)Hooks_lighten, METH_NOARGS, NULL},
+    {"in_step", (PyCFunction)Hooks_in_step, METH_O, NULL},
+    {"nursery_open", (PyCFunction)Hooks_nursery_open, METH_O, NULL},
     {"tell_stacks", (PyCFunction)Hooks_tell_stacks, METH_VARARGS, NULL},
     {0}};
 static PyMemberDef members[] = {{"entry_task", T_LONGLONG, offsetof(Hooks, entry_task), 0, NULL},
@@ -777,6 +863,8 @@ static PyMemberDef members[] = {{"entry_task", T_LONGLONG, offsetof(Hooks, entry
                                 {"own_steps", T_LONGLONG, offsetof(Hooks, own_steps), READONLY, NULL},
                                 {"unrecorded", T_LONGLONG, offsetof(Hooks, unrecorded), READONLY, NULL},
                                 {"slow", T_LONGLONG, offsetof(Hooks, slow), 0, NULL},
+                                {"nurseries", T_BOOL, offsetof(Hooks, nests.nurseries), 0, NULL},
+                                {"cancels", T_BOOL, offsetof(Hooks, nests.cancels), 0, NULL},
                                 {0}};
 static PySequenceMethods sequence = {.sq_contains = (objobjproc)Hooks_contains};
 PyTypeObject Hooks_type = {

@@ -17,7 +17,11 @@ static const struct {
     NUMBER(span_begin), NUMBER(span_end), NUMBER(region_begin), NUMBER(region_end), NUMBER(log), NUMBER(counter),
     NUMBER(gc_start), NUMBER(gc_end), NUMBER(task_stack), NUMBER(io_wait_start), NUMBER(io_wait_end), NUMBER(cause_task), NUMBER(cause_io),
     NUMBER(cause_timer), NUMBER(cause_thread), NUMBER(cause_cancel), NUMBER(cause_signal), NUMBER(reason_signal),
-    NUMBER(reason_readable), NUMBER(reason_writable), NUMBER(reason_process)};
+    NUMBER(reason_readable), NUMBER(reason_writable), NUMBER(reason_process), NUMBER(reason_nursery), NUMBER(reason_sleep),
+    NUMBER(nursery_open), NUMBER(nursery_close), NUMBER(task_error), NUMBER(cancel_request), NUMBER(task_cancelled),
+    NUMBER(scope_open), NUMBER(scope_close), NUMBER(outcome_returned), NUMBER(outcome_raised), NUMBER(outcome_cancelled),
+    NUMBER(source_called), NUMBER(source_deadline), NUMBER(source_error), NUMBER(source_interrupt),
+    NUMBER(source_shutdown), NUMBER(source_abandoned)};
 
 static PyObject *kept_alive;     /* the dicts whose texts `codes` points into */
 
@@ -48,7 +52,8 @@ static PyObject *configure(PyObject *module, PyObject *args) {
 /* shape(Task, outcome.Error, trio.Cancelled): where trio's Task has what.  TypeError: not where it could be told. */
 static PyObject *shape(PyObject *module, PyObject *args) {
     static const char *const names[SLOTS_USED] = {"_counter", "_abort_func", "custom_sleep_data", "_next_send", "coro",
-                                                    "name", "_parent_nursery"};
+                                                    "name", "_parent_nursery", "_cancel_status", "_child_nurseries",
+                                                    "_runner"};
     (void)module;
     PyObject *task, *error, *cancelled;
     Py_ssize_t found[SLOTS_USED];
@@ -61,17 +66,19 @@ static PyObject *shape(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {{"configure", configure, METH_VARARGS, NULL},
                                 {"shape", shape, METH_VARARGS, NULL},
+                                {"watched", hooks_watched, METH_O, NULL},
                                 {0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tracesvc.recorder._native", NULL, -1, methods};
 
 PyMODINIT_FUNC PyInit__native(void) {
-    PyTypeObject *const types[] = {&Records_type, &Hooks_type, &Span_type, &Region_type, &Position_type, &Annotating_type, &Local_type};
+    PyTypeObject *const types[] = {&Records_type, &Hooks_type, &Span_type, &Region_type, &Position_type, &Annotating_type, &Local_type, &Seam_type};
     PyMethodDef *const functions[] = {reason_methods, number_methods, watch_methods, stack_methods, proc_methods, position_methods,
-                                      annotation_methods, garbage_methods, signal_methods, box_methods};
+                                      annotation_methods, garbage_methods, signal_methods, box_methods,
+                                      nest_methods, seam_methods};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyType_Ready(types[i])) return NULL;
     if (hooks_init() || reasons_init() || numbers_init() || stacks_init() || procs_init() || positions_init() || annotations_init() ||
-        garbage_init() || box_init())
+        garbage_init() || box_init() || nests_init() || seams_init())
         return NULL;
     PyObject *m = PyModule_Create(&module);
     for (size_t i = 0; m && i < sizeof types / sizeof *types; i++)

@@ -13,6 +13,8 @@
  *   annotations.c  spans, regions, logs, counters
  *   garbage.c   garbage collections
  *   box.c       a copy of every record where it outlives the process
+ *   nests.c     nurseries, cancellation, how tasks end
+ *   seams.c     functions of trio's that tell us of these
  *   module.c    what Python sees, and the numbers it gives us: events.py is the only place that knows them
  *
  * Everything has a twin in Python that the same tests hold to the same behaviour; read that first.
@@ -51,7 +53,7 @@ typedef struct {
         struct {
             uint8_t type;
             uint8_t tag[WIDE];
-            uint8_t wide, objects;       /* whether it is; whether any field is an object */
+            uint8_t wide, objects;       /* of a wide one, its fields; whether any field is an object */
         };
         uint64_t plain;                  /* all of these at once: the type, and zeros */
     };
@@ -74,7 +76,10 @@ extern struct numbers {
     uint8_t io_wait_start, io_wait_end;
     uint8_t span_begin, span_end, region_begin, region_end, log, counter, gc_start, gc_end;
     uint8_t cause_task, cause_io, cause_timer, cause_thread, cause_cancel, cause_signal;
-    uint8_t reason_signal, reason_readable, reason_writable, reason_process;
+    uint8_t reason_signal, reason_readable, reason_writable, reason_process, reason_nursery, reason_sleep;
+    uint8_t nursery_open, nursery_close, task_error, cancel_request, task_cancelled, scope_open, scope_close;
+    uint8_t outcome_returned, outcome_raised, outcome_cancelled;
+    uint8_t source_called, source_deadline, source_error, source_interrupt, source_shutdown, source_abandoned;
 } numbers;
 extern const char *codes[256];           /* type -> storage of each field: q, d, s (name), k (stack), - (data) */
 extern uint8_t fields_of[256];            /* type -> how many there are */
@@ -121,7 +126,8 @@ void record_drop(const record *r);                                      /* its r
 PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count);
 
 /* trio's Task, by the places of its slots. */
-enum slot { COUNTER, ABORT_FUNC, SLEEP_DATA, NEXT_SEND, CORO, NAME, PARENT_NURSERY, SLOTS_USED };
+enum slot { COUNTER, ABORT_FUNC, SLEEP_DATA, NEXT_SEND, CORO, NAME, PARENT_NURSERY, CANCEL_STATUS, CHILD_NURSERIES, RUNNER,
+            SLOTS_USED };
 extern PyTypeObject *task_type;
 extern Py_ssize_t task_slot[SLOTS_USED];
 
@@ -154,6 +160,7 @@ typedef struct {
     PyObject *name, *entry;                                             /* owned */
 } origin;
 int origin_of(PyObject *task, origin *of);                              /* -1 with an exception */
+PyObject *text_of(PyObject *thing);                                     /* new reference: a text of at most 1 KiB */
 extern PyMethodDef number_methods[];
 int numbers_init(void);
 
@@ -197,9 +204,63 @@ int positions_init(void);
 int within_collection(void);
 extern PyMethodDef annotation_methods[], garbage_methods[];
 int annotations_init(void), garbage_init(void);
+/* map.c: a number, not 0, to two others; open addressing. */
+typedef struct {
+    int64_t key, a, b;
+} pair;
+typedef struct {
+    pair *items;
+    Py_ssize_t n, room;                                                 /* room: a power of 2, or 0 */
+} map;
+pair *map_find(const map *m, int64_t key);                              /* NULL: not in it */
+pair *map_put(map *m, int64_t key, int64_t a, int64_t b);               /* NULL: no memory */
+int map_take(map *m, int64_t key, pair *found);                         /* whether it was in it; it is not any more */
+void map_clear(map *m);
+
+/* What the hooks of one run know of its nests. */
+typedef struct {
+    char nurseries, cancels;                                            /* what is recorded */
+    char outcome;                                                       /* of the task that ends now, as far as is known */
+    PyObject *task;                                                     /* that runs; borrowed */
+    PyObject *body;                                                     /* nursery whose body has ended in this step; owned */
+    PyObject *reached, *error;                                          /* nursery that an exception reaches now; borrowed */
+    PyObject *why;                                                      /* what it says; owned */
+    map children;                                                       /* open nursery -> tasks created in it */
+    map closing;                                                        /* tasks that were woken because theirs is over */
+    int64_t main;                                                       /* the main task; 0: not known yet */
+} nests;
 
 /* hooks.c */
+typedef struct Hooks Hooks;
+nests *hooks_nests(Hooks *self);                                        /* NULL: it records nothing any more */
+Records *hooks_records(Hooks *self);
+int hooks_has(Hooks *self, int64_t task);                               /* whether the life of the task is recorded */
+extern PyObject *error_type, *cancelled_type, *interrupt_type;          /* outcome.Error, trio.Cancelled, KeyboardInterrupt */
 int hooks_init(void);
+
+/* nests.c */
+extern map nests_requests;               /* address of a cancel scope that was cancelled -> its turn, its number */
+void nests_opened(Hooks *h, PyObject *nursery, int64_t children);
+void nests_resumed(Hooks *h, PyObject *task);                           /* a step has begun, and some task's nursery is over */
+void nests_step_ends(Hooks *h, PyObject *task, int yielded);
+void nests_cancelled(Hooks *h, PyObject *task);                         /* it is to be resumed with Cancelled */
+int64_t nests_outcome(Hooks *h, PyObject *task);
+void nests_error(Hooks *h, PyObject *nursery, PyObject *error);
+void nests_cancel(Hooks *h, PyObject *scope, PyObject *reason);         /* reason NULL: this trio has none */
+void nests_deadline(PyObject *runner, PyObject *scope, PyObject *deadline);
+void nests_scope_open(Hooks *h, PyObject *scope);
+void nests_scope_close(Hooks *h, PyObject *scope);
+void nests_forget(const void *thing);
+void nests_forget_all(nests *n);                                        /* what is open is not known any more */
+void nests_let_go(nests *n);
+extern PyMethodDef nest_methods[];
+int nests_init(void);
+
+/* seams.c */
+extern PyTypeObject Seam_type;
+extern PyMethodDef seam_methods[];
+int seams_init(void);
+PyObject *hooks_watched(PyObject *module, PyObject *table);
 PyObject *hooks_outcomes(PyObject *error, PyObject *cancelled);
 
 /* signals.c */
@@ -208,6 +269,7 @@ extern PyMethodDef signal_methods[];
 
 /* stacks.c */
 PyObject *code_of(PyObject *coroutine);                                 /* borrowed; NULL: it is no plain coroutine */
+int awaits_within(PyObject *coroutine, PyObject *code, int frames);     /* whether one of its innermost frames is of it */
 PyObject *stack_of(PyObject *coroutine);                                /* new reference; NULL: none, no exception set */
 extern PyMethodDef stack_methods[];
 int stacks_init(void);

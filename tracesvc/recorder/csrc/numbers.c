@@ -13,6 +13,7 @@ static PyObject *forget(PyObject *key, PyObject *reference) {
     (void)reference;
     if (PyDict_DelItem(numbers_of, key)) PyErr_Clear();
     answers_forget(PyLong_AsVoidPtr(key));
+    nests_forget(PyLong_AsVoidPtr(key));
     Py_RETURN_NONE;
 }
 static PyMethodDef forgetter = {"forget", forget, METH_O, NULL};
@@ -41,6 +42,11 @@ int64_t number_of(PyObject *thing) {
     Py_XDECREF(key);
     if (PyErr_Occurred()) PyErr_Clear();
     return number;
+}
+
+PyObject *text_of(PyObject *thing) {
+    int plain = PyUnicode_CheckExact(thing) && PyUnicode_IS_ASCII(thing) && PyUnicode_GET_LENGTH(thing) <= 1024;
+    return plain ? Py_NewRef(thing) : PyObject_CallOneArg(cut_name, thing);
 }
 
 static PyObject *entry_text(PyObject *coroutine) {       /* new reference */
@@ -85,8 +91,7 @@ int origin_of(PyObject *task, origin *of) {
         return -1;
     }
     if (nursery && nursery != Py_None && owner_of(nursery, &of->nursery, &of->parent)) return -1;
-    int plain = PyUnicode_CheckExact(name) && PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) <= 1024;
-    of->name = plain ? Py_NewRef(name) : PyObject_CallOneArg(cut_name, name);
+    of->name = text_of(name);
     of->entry = of->name ? entry_text(coroutine) : NULL;
     if (of->entry && PyUnicode_Check(of->name)) return 0;
     if (of->entry) PyErr_SetString(PyExc_TypeError, "a name is a text");

@@ -57,6 +57,21 @@ static PyObject *further(PyObject *awaitable, place *here) {
     return PyObject_GetAttr(awaitable, name);
 }
 
+int awaits_within(PyObject *coroutine, PyObject *code, int frames) {
+    int n = 0, last = -1;
+    PyObject *awaitable = Py_NewRef(coroutine);
+    for (int i = 0; awaitable && awaitable != Py_None && i < MAX_CHAIN; i++) {
+        place here;
+        PyObject *next = further(awaitable, &here);
+        if (here.code && (PyObject *)here.code == code) last = n;
+        n += here.code != NULL;
+        Py_SETREF(awaitable, next);
+    }
+    if (PyErr_Occurred()) PyErr_Clear();
+    Py_XDECREF(awaitable);
+    return last >= 0 && n - last <= frames;
+}
+
 static PyObject *new_stack(const place *places, int n) {
     PyObject *rows = PyTuple_New(n), *stack = NULL;
     for (int i = 0; rows && i < n; i++) {

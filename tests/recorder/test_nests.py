@@ -1,0 +1,164 @@
+"""Who cancelled whom, and why: in generated nests of scopes and nurseries, against what the program itself knows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import trio
+from hypothesis import HealthCheck, given, settings
+from trio.testing import MockClock
+
+from tests.recorder.recording import trace
+from tracesvc.events import CancelSource
+from tracesvc.recorder.identity import number_of
+from tracesvc.recorder.tree import task_id
+
+LEAVES = st.one_of(
+    st.tuples(st.just("sleep"), st.integers(1, 20)),
+    st.tuples(st.just("cancel"), st.integers(0, 30)),
+    st.tuples(st.just("raise")),
+)
+
+
+def bodies(inner: Any) -> Any:
+    body = st.lists(inner, max_size=4)
+    timeouts = st.one_of(st.none(), st.integers(1, 30))
+    return st.one_of(
+        st.tuples(st.just("scope"), timeouts, st.booleans(), body),
+        st.tuples(st.just("nursery"), st.lists(body, min_size=1, max_size=3), body),
+    )
+
+
+NESTS = st.lists(st.recursive(LEAVES, bodies, max_leaves=25), min_size=2, max_size=5)
+
+
+class BoomError(Exception):
+    pass
+
+
+@dataclass
+class Frame:
+    """A scope that has been entered."""
+
+    scope: trio.CancelScope
+    owner: int
+    nursery: trio.Nursery | None = None
+
+
+@dataclass
+class Knows:
+    """The program plays a nest, and writes down what it does."""
+
+    frames: list[Frame] = field(default_factory=list)
+    asked: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """place of a frame -> (when, turn), owner, requester, source"""
+    caught: dict[int, list[int]] = field(default_factory=dict)
+    """task -> the scopes that its Cancelled came from"""
+    turns: Any = field(default_factory=itertools.count)
+
+    def key(self, frame: Frame) -> tuple[float, float]:
+        """In which order scopes were cancelled; deadlines expire before anything runs."""
+        asked = self.asked.get(self.frames.index(frame))
+        return (frame.scope.deadline, -1) if asked is None else asked[0]
+
+    def cancelled(self, stack: list[Frame]) -> list[Frame]:
+        """The cancelled scopes that are seen from here."""
+        found = []
+        for frame in reversed(stack):
+            if frame.scope._cancel_called:
+                found.append(frame)
+            if frame.scope.shield:
+                break
+        return found
+
+    def ask(self, frame: Frame, source: CancelSource) -> None:
+        if not frame.scope._cancel_called:
+            entered = frame.scope._cancel_status is not None
+            key = trio.current_time(), next(self.turns)
+            me = task_id(trio.lowlevel.current_task())
+            place = self.frames.index(frame)
+            self.asked[place] = key, frame.owner if entered else 0, me, source
+
+    async def play(self, body: list[Any], stack: list[Frame]) -> None:
+        me = task_id(trio.lowlevel.current_task())
+        for what, *rest in body:
+            if what == "sleep":
+                try:
+                    await trio.sleep(rest[0] + next(self.turns) / 1024)
+                except trio.Cancelled:
+                    first = min(self.cancelled(stack), key=self.key)
+                    self.caught.setdefault(me, []).append(number_of(first.scope))
+                    raise
+            elif what == "cancel":
+                frame = self.frames[rest[0] % len(self.frames)]
+                self.ask(frame, CancelSource.CALLED)
+                frame.scope.cancel()
+            elif what == "raise":
+                at = max(i for i, frame in enumerate(stack) if frame.nursery is not None)
+                if not self.cancelled(stack[: at + 1]):
+                    self.ask(stack[at], CancelSource.ERROR)
+                raise BoomError
+            elif what == "scope":
+                timeout, shield, inner = rest
+                deadline = math.inf
+                if timeout is not None:
+                    deadline = trio.current_time() + timeout + next(self.turns) / 1024
+                with trio.CancelScope(deadline=deadline, shield=shield) as scope:
+                    frame = Frame(scope, me)
+                    self.frames.append(frame)
+                    await self.play(inner, [*stack, frame])
+            else:
+                await self.nest(*rest, stack)
+
+    async def nest(self, children: list[Any], body: list[Any], stack: list[Frame]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                me = task_id(trio.lowlevel.current_task())
+                frame = Frame(nursery.cancel_scope, me, nursery)
+                self.frames.append(frame)
+                for child in children:
+                    nursery.start_soon(self.play, child, [*stack, frame])
+                await self.play(body, [*stack, frame])
+        except* BoomError:
+            pass
+
+
+@given(NESTS)
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_who_cancelled_whom(nest):
+    knows = Knows()
+
+    async def main() -> None:
+        await knows.nest([nest[1:], nest[:1]], nest, [])
+
+    recording = trace(main, run={"clock": MockClock(autojump_threshold=0)})
+    assert not recording.statistics.missing
+    said = {
+        e.scope: (e.task, e.requester, e.source, e.nursery)
+        for e in recording.of("cancel_request")
+        if e.source != CancelSource.SHUTDOWN
+    }
+    expected = {}
+    for place, frame in enumerate(knows.frames):
+        asked = knows.asked.get(place)
+        if asked is None and frame.scope._cancel_called and frame.scope.deadline < math.inf:
+            asked = (0, 0), frame.owner, 0, CancelSource.DEADLINE
+        if asked is not None:
+            owner = asked[1]
+            nursery = number_of(frame.nursery) if frame.nursery is not None and owner else 0
+            expected[number_of(frame.scope)] = owner, *asked[2:], nursery
+    assert said == expected
+    reached: dict[int, list[int]] = {}
+    for event in recording.of("task_cancelled"):
+        if event.scope in expected:
+            reached.setdefault(event.task, []).append(event.scope)
+    assert reached == knows.caught
