@@ -20,14 +20,11 @@ import trio
 from tracesvc.events import (
     LossCause,
     ProcKind,
-    ScopeOpen,
     StepStart,
     StepYield,
-    TaskCreate,
-    TaskWaiting,
 )
 from tracesvc.format.frames import Frame
-from tracesvc.recorder.annotations import open_annotations, recording, repairs, writing_to
+from tracesvc.recorder.annotations import recording, repairs, writing_to
 from tracesvc.recorder.beat import Beat
 from tracesvc.recorder.choice import groups_of
 from tracesvc.recorder.clock import now
@@ -35,14 +32,12 @@ from tracesvc.recorder.drain import Drain
 from tracesvc.recorder.errors import ReaderBusyError, TracerBusyError
 from tracesvc.recorder.garbage import GarbageEvents
 from tracesvc.recorder.hooks import RunHooks
-from tracesvc.recorder.identity import number_of
 from tracesvc.recorder.meter import Meter
 from tracesvc.recorder.objects import Objects
 from tracesvc.recorder.options import OptionKeywords, Options, Way
 from tracesvc.recorder.pacer import Pacer
+from tracesvc.recorder.present import record_present
 from tracesvc.recorder.proc import Buffer, Proc
-from tracesvc.recorder.reasons import reason_of
-from tracesvc.recorder.recording import ENTRY_TASK
 from tracesvc.recorder.regulator import Regulator
 from tracesvc.recorder.seams import Seams, in_own_thread
 from tracesvc.recorder.session import Session, local
@@ -53,10 +48,6 @@ from tracesvc.recorder.tree import (
     in_any_run,
     in_any_task,
     in_run,
-    is_suspended,
-    live_tasks,
-    open_scopes,
-    origin_of,
     task_id,
 )
 from tracesvc.recorder.watchdog import Watchdog
@@ -235,7 +226,7 @@ class Tracer:
         caller = trio.lowlevel.current_task() if in_any_task() else None  # None: a guest's host
         hooks = self._new_run()
         proc = hooks.enter()
-        self._snapshot(session, hooks, proc, caller)
+        record_present(session, hooks, proc, caller)
         proc.start()
         if caller is not None:
             number = proc.records.running = task_id(caller)
@@ -243,33 +234,6 @@ class Tracer:
                 proc.extend((StepStart.number, now(), number, 0, 0))
             hooks.recording.in_step(caller)
         return hooks
-
-    def _snapshot(
-        self, session: Session, run: RunHooks, proc: Proc, caller: trio.lowlevel.Task | None
-    ) -> None:
-        """Every live task of this run as if it had just come to be, and what is open in it."""
-        contexts = []
-        tasks = None if session.choice is None else session.choice.tasks
-        for task in live_tasks():
-            contexts.append((task_id(task), task.context))
-            if task.name == ENTRY_TASK:
-                run.recording.entry_task = task_id(task)
-            if tasks is not None and not tasks.choose(task):
-                continue
-            proc.extend((TaskCreate.number, now(), task_id(task), *origin_of(task)))
-            for nursery in task.child_nurseries:
-                run.recording.nursery_open(nursery)
-            if "scopes" in session.structure:
-                for scope in open_scopes(task):
-                    rest = (number_of(scope), (-1, int(scope.shield)))
-                    proc.extend((ScopeOpen.number, now(), task_id(task), *rest))
-            if task is not caller and is_suspended(task):
-                time, (reason, thing) = now(), reason_of(task)
-                proc.extend((TaskWaiting.number, time, task_id(task), reason, thing))
-                run.recording.waits(task, time, reason)
-            if len(proc.records) >= proc.capacity:
-                proc.seal()
-        open_annotations(session, proc, contexts)
 
     def _new_run(self) -> RunHooks:
         assert self._session is not None
