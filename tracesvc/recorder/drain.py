@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, Final
 
 from tracesvc.events import LossCause, ProcKind, ProcStart
-from tracesvc.format.batch import SLOTS, sort_records
 from tracesvc.format.box import NEWEST, RETIRED
 from tracesvc.format.frames import Frame
 from tracesvc.format.records import (
@@ -220,9 +219,10 @@ class Drain:
         if self._session.meter is not None:
             self._session.meter.count(records.types())
         if not records.in_order(account.newest):
-            records = listed = flat(records)
-            self.late += _move_up(listed, account.newest)
-            sort_records(listed, account.newest)
+            self.late += records.settle(account.newest)
+            if not records.in_order(account.newest):
+                records = flat(records)
+                records.settle(account.newest)
         account.newest = records.last_time
         count = len(buffer)
         account.next = buffer.first + count
@@ -318,19 +318,3 @@ class Drain:
         emitted = self._retired_emitted + sum(row.emitted for row in rows)
         lost = self._retired_lost + sum(row.lost for row in rows)
         return End(now(), wall(), emitted, lost)
-
-
-def _move_up(records: list[Any], newest: int) -> int:
-    """Give records from before what this proc has in the stream already a time that it can have; returns how many.
-
-    What interrupted the emission of such a record was stored before it, and filled the buffer.  It comes right behind
-    that, for the interruption was over by then: the end of a region that began in it must not be overtaken.
-    """
-    moved, highest = 0, newest
-    for i in range(1, len(records), SLOTS):
-        if records[i] < newest:
-            records[i] = highest
-            moved += 1
-        elif records[i] > highest:
-            highest = records[i]
-    return moved

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain, compress
 from typing import Any, Protocol
 
-from tracesvc.format.batch import SLOTS, encode_batch, places
+from tracesvc.format.batch import SLOTS, encode_batch, places, sort_records
 
 __all__ = ["AnyRecords", "Records", "flat"]
 
@@ -64,6 +64,14 @@ class AnyRecords(Protocol):
 
     def in_order(self, newest: int, /) -> bool:
         """Whether no record is older than the one before it, nor the first one than ``newest``."""
+
+    def settle(self, newest: int, /) -> int:
+        """Put them in order of time, none before ``newest``; how many were given a later time.
+
+        Emission is re-entrant: a signal handler or the garbage collector may emit between the clock reading and the
+        store of another event, so two records can lie the wrong way round.  The native one gives up where there is
+        much to move: ask `in_order`, and go on with a flat list.
+        """
 
     def types(self) -> bytes:
         """The type of each."""
@@ -118,6 +126,11 @@ class Records(list[Any]):
         times = self[1::SLOTS]
         return not times or (times[0] >= newest and times == sorted(times))
 
+    def settle(self, newest: int, /) -> int:
+        moved = _move_up(self, newest)
+        sort_records(self, newest)
+        return moved
+
     def types(self) -> bytes:
         return bytes(bytearray(self[0::SLOTS]))  # twice as fast as without the detour
 
@@ -138,3 +151,19 @@ def flat(records: AnyRecords) -> Records:
     if isinstance(records, Records):
         return records
     return Records(chain.from_iterable(records.record(i) for i in range(records.events)))
+
+
+def _move_up(records: list[Any], newest: int) -> int:
+    """Give records from before what this proc has in the stream already a time that it can have; returns how many.
+
+    What interrupted the emission of such a record was stored before it, and filled the buffer.  It comes right behind
+    that, for the interruption was over by then: the end of a region that began in it must not be overtaken.
+    """
+    moved, highest = 0, newest
+    for i in range(1, len(records), SLOTS):
+        if records[i] < newest:
+            records[i] = highest
+            moved += 1
+        elif records[i] > highest:
+            highest = records[i]
+    return moved

@@ -1,7 +1,7 @@
 /* The buffer of one proc.  See Records in records.py for what each method promises. */
 #include "native.h"
 
-enum { SLOTS = 5 };
+enum { SLOTS = 5, MOST_MOVES = 1 << 16 };
 
 void record_drop(const record *r) {
     for (int k = 0; r->objects && k < WIDE; k++)
@@ -184,6 +184,32 @@ static PyObject *Records_in_order(Records *self, PyObject *newest) {
     Py_RETURN_TRUE;
 }
 
+/* settle(newest): put them in order of time, none before `newest`; how many of them were given a later time.  Where there is
+ * much to move it gives up: in_order() says so. */
+static PyObject *Records_settle(Records *self, PyObject *newest) {
+    int64_t least = PyLong_AsLongLong(newest), highest = least;
+    if (least == -1 && PyErr_Occurred()) return NULL;
+    Py_ssize_t moved = 0, work = 0;
+    for (Py_ssize_t i = 0; i < self->n; i++) {
+        record *r = &self->items[i];
+        if (r->time < least) {                       /* see _move_up in records.py */
+            r->time = highest;
+            moved++;
+        }
+        else if (r->time > highest) highest = r->time;
+    }
+    for (Py_ssize_t i = 1; i < self->n && work < MOST_MOVES; i++) {
+        Py_ssize_t to = i;                           /* stable, and quick where little is out of place */
+        while (to && self->items[to - 1].time > self->items[i].time) to--;
+        if (to == i) continue;
+        record lagging = self->items[i];
+        memmove(&self->items[to + 1], &self->items[to], (size_t)(i - to) * sizeof lagging);
+        self->items[to] = lagging;
+        work += i - to;
+    }
+    return PyLong_FromSsize_t(moved);
+}
+
 static PyObject *Records_types(Records *self, PyObject *unused) {
     (void)unused;
     PyObject *types = PyBytes_FromStringAndSize(NULL, self->n);
@@ -262,6 +288,7 @@ static PyMethodDef methods[] = {
     {"take", (PyCFunction)(void (*)(void))Records_take, METH_FASTCALL, NULL},
     {"clear", (PyCFunction)Records_clear_all, METH_NOARGS, NULL},
     {"in_order", (PyCFunction)Records_in_order, METH_O, NULL},
+    {"settle", (PyCFunction)Records_settle, METH_O, NULL},
     {"types", (PyCFunction)Records_types, METH_NOARGS, NULL},
     {"last_of_tasks", (PyCFunction)Records_last_of_tasks, METH_O, NULL},
     {"record", (PyCFunction)Records_record, METH_O, NULL},
