@@ -42,7 +42,8 @@ class Stalled(tracesvc.Sink):
 
 class Watch(trio.abc.Instrument):
     """The second opinion, and the processor time of the same steps: what is beyond it was waiting for the interpreter's
-    lock, or for the processor."""
+    lock, or for the processor.
+    """
 
     def __init__(self) -> None:
         self.steps: list[int] = []

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "token": "Make, list and revoke the tokens of a service.",
     "view": "Traces in the browser.",
     "serve": "Collect, keep and stream the traces of many programs.",
+    "store": "Check, repair and tidy the data of a service.",
     "doctor": "Which parts of the recorder run here, and why.",
     "demo": "Trace a real web application and show what one sees.",
 }

@@ -19,7 +19,7 @@ from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
 from tracesvc.store.segments import found_in, segment_name
 
-__all__ = ["empty_trash", "open_catalogue", "recover", "rescan"]
+__all__ = ["chunks", "empty_trash", "open_catalogue", "recover", "rescan", "size_of"]
 
 log = logging.getLogger("tracesvc.store")
 
@@ -143,7 +143,7 @@ def _frames(
     Damage with good frames behind it is passed over and stays where it is: offsets must not move.
     """
     decoder = FrameDecoder(start)
-    for chunk in _chunks(directory, starts, start, sync=sync):
+    for chunk in chunks(directory, starts, start, sync=sync):
         decoder.feed(chunk)
         for frame in decoder:
             if isinstance(frame, Damage):
@@ -160,7 +160,7 @@ def _frames(
             yield frame.end, frame.number, record
 
 
-def _chunks(directory: Path, starts: list[int], start: int, *, sync: bool) -> Iterator[bytes]:
+def chunks(directory: Path, starts: list[int], start: int, *, sync: bool) -> Iterator[bytes]:
     """The bytes from offset ``start`` on; where some are missing between two segments, as many zeros."""
     at = start
     for first, after in zip(starts, [*starts[1:], None], strict=True):
