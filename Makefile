@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -24,6 +24,9 @@ bench: $(STAMP)
 # campaign-versions: PYTHONS='...' chooses the interpreters.
 campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
+
+campaign-service-kill: $(STAMP)
+	TRACESVC_KILLS=300 TRACESVC_CLIENTS=8 $(PY) -m pytest -q -s tests/service/test_kill.py
 
 docs: $(STAMP)
 	$(PY) -m sphinx -n -W --keep-going -q docs build/docs
