@@ -57,6 +57,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/lives.py": ({"numpy"}, set()),
     "model/replay.py": ({"numpy"}, set()),
     "model/tables.py": ({"numpy"}, set()),
+    "model/arrow.py": ({"numpy"}, {"pyarrow"}),
     "model/order.py": ({"numpy"}, set()),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"numpy"}, {"pyarrow", "httpx2"}),

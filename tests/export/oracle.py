@@ -15,6 +15,8 @@ class Oracle:
     types: Counter[str] = field(default_factory=Counter)
     states: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     """(state, reason) -> durations"""
+    left: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """(state, reason) -> how many of the durations, the last ones, are of what has not ended"""
     woken: dict[int, list[int]] = field(default_factory=dict)
     """reason -> durations of waits that a step began and a wake-up ended"""
     handed: list[int] = field(default_factory=list)
@@ -70,6 +72,7 @@ def look(events, end: int) -> Oracle:
                 move(event, "")
     for name, why, since, *_ in now.values():
         found.states.setdefault((name, why), []).append(end - since)
+        found.left[name, why] += 1
     return found
 
 

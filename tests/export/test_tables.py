@@ -19,9 +19,12 @@ from tests.export.conftest import damaged, end_of, events_of
 from tests.export.oracle import look
 from tests.judges import require_program
 from tests.traces import program
+from tracesvc.analysis import query
 from tracesvc.events import Reason
 from tracesvc.export import FORMATS, export
 from tracesvc.export.otlp_push import Push
+from tracesvc.model import read
+from tracesvc.model.schema import TABLES
 
 WHICH = pytest.mark.parametrize("which", ["whole", "demo"])
 
@@ -42,25 +45,26 @@ def test_duckdb_finds_the_models_totals_in_parquet(tmp_path, data):
         return duckdb.sql(re.sub(r"\{(\w+)\}", rf"'{tmp_path}/tables/\1.parquet'", sql)).fetchall()
 
     assert dict(ask("select type, count(*) from {events} group by type")) == found.types
-    assert ask("select count(*), sum(ended - began) from {steps}") == [
+    assert ask("select count(*), sum(duration) from {steps}") == [
         (found.count("running"), found.total("running"))
     ]
-    waits = ask(
-        "select reason, count(*), sum(ended - began) from {waits} where state = 'waiting' group by reason"
-    )
-    assert {row[0]: row[1:] for row in waits} == {
-        Reason(reason).name.lower().replace("_", " "): (len(ns), sum(ns))
+    counts = ask("select reason, count(*) from {waits} group by reason")
+    ended = ask("select reason, sum(duration) from {waits} where ended group by reason")
+    waits = {
+        Reason(reason).name.lower(): (ns, len(ns) - found.left[state, reason])
         for (state, reason), ns in found.states.items()
         if state == "waiting"
     }
-    runnable = ask("select count(*), sum(ended - began) from {waits} where state = 'runnable'")
-    assert runnable == [(found.count("runnable"), found.total("runnable"))]
-    assert ask("select count(*), count(*) filter (exited) from {tasks}") == [
+    assert dict(counts) == {reason: len(ns) for reason, (ns, _) in waits.items()}
+    assert dict(ended) == {reason: sum(ns[:n]) for reason, (ns, n) in waits.items() if n}
+    ready = found.states["runnable", 0]
+    assert ask("select count(*) from {runnable}") == [(len(ready),)]
+    assert ask("select count(*), count(ended) from {tasks}") == [
         (found.types["task_create"], found.types["task_exit"])
     ]
     spans = {e.span: e for e in events if e.type == "span_begin"}
     ends = {e.span: e.time for e in events if e.type == "span_end"}
-    rows = ask("select span, parent, name, began, ended from {spans}")
+    rows = ask('select span, parent, name, start, "end" from {spans}')
     assert sorted(rows, key=lambda row: row[0]) == [
         (n, e.parent, e.name, e.time, ends.get(n)) for n, e in sorted(spans.items())
     ]
@@ -74,13 +78,30 @@ def test_duckdb_finds_the_models_totals_in_parquet(tmp_path, data):
 def test_losses_are_a_table(tmp_path, lossy):
     done = export(lossy.data, "parquet", tmp_path / "tables")
     rows = duckdb.sql(
-        f"select proc, first, last, cause, began, ended from '{tmp_path}/tables/losses.parquet'"
+        f"select proc, first, last, cause, start, \"end\" from '{tmp_path}/tables/losses.parquet'"
     )
     causes = {1: "queue_full", 2: "no_reader"}
     assert sorted(rows.fetchall()) == sorted(
         (r[0], r[1], r[2], causes[r[3]], r[4], r[5]) for r in lossy.losses
     )
     assert done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_missing_and_nothing_tells_of_is_in_the_table_of_losses(tmp_path, seed):
+    done = export(damaged(program(seed, losses=0.05).data, seed), "parquet", tmp_path / "tables")
+    rows = duckdb.sql(f"select sum(events) from '{tmp_path}/tables/losses.parquet'").fetchall()
+    assert rows == [(done.lost,)]
+
+
+def test_parquet_has_the_tables_that_sql_is_asked_of(tmp_path, lossy):
+    export(lossy.data, "parquet", tmp_path / "tables")
+    for name, columns in TABLES.items():
+        asked = query(read(lossy.data), f"select * from {name} order by all")
+        file = tmp_path / "tables" / f"{name}.parquet"
+        rows = duckdb.sql(f"select * from '{file}' order by all").fetchall()
+        assert asked.columns == [column.name for column in columns]
+        assert rows == asked.rows, name
 
 
 @WHICH

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import numpy as np
-
+from tracesvc.model.arrow import parts
 from tracesvc.model.reader import Trace
 from tracesvc.model.schema import TABLES, Column
-from tracesvc.model.tables import Data, Tables
+from tracesvc.model.tables import Tables
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["Answer", "QueryError", "arrow_parts", "query", "tables_in"]
-
-ROWS: Final = 1 << 20
-"""rows that are handed to the database together, at least"""
+__all__ = ["Answer", "QueryError", "query", "tables_in"]
 
 
 class QueryError(ValueError):
@@ -91,7 +84,7 @@ def query(trace: Trace, sql: str, *, limit: int | None = None, memory: str = "1G
         for name in TABLES:
             connection.execute(f"create table {name} ({_columns(TABLES[name])})")
         try:
-            for name, batch in arrow_parts(maker):
+            for name, batch in parts(maker):
                 connection.register("part", batch)
                 connection.execute(f"insert into {name} select * from part")  # noqa: S608
                 connection.unregister("part")
@@ -110,43 +103,3 @@ _SQL: Final = {"int": "bigint", "float": "double", "text": "varchar", "bool": "b
 
 def _columns(columns: Sequence[Column]) -> str:
     return ", ".join(f'"{column.name}" {_SQL[column.type]}' for column in columns)
-
-
-def arrow_parts(maker: Tables, rows: int = ROWS) -> Iterator[tuple[str, pa.Table]]:
-    """(table, rows of it) as Arrow tables, of about so many rows."""
-    import pyarrow as pa
-
-    waiting: dict[str, list[pa.Table]] = {}
-    for name, data in maker.parts():
-        parts = waiting.setdefault(name, [])
-        parts.append(_arrow(name, data))
-        if sum(part.num_rows for part in parts) >= rows:
-            yield name, pa.concat_tables(waiting.pop(name))
-    for name, parts in waiting.items():
-        yield name, pa.concat_tables(parts)
-
-
-def _arrow(name: str, data: dict[str, Data]) -> pa.Table:
-    import pyarrow as pa
-
-    arrays = {column.name: _array(column, data[column.name]) for column in TABLES[name]}
-    return pa.table(arrays)
-
-
-def _array(column: Column, data: Data) -> Any:
-    import pyarrow as pa
-
-    if data.texts is not None:
-        codes = pa.array(data.values.astype(np.int32), mask=data.null)
-        # Only the texts that occur: what the whole trace has named may be long.
-        used, places = np.unique(data.values, return_inverse=True)
-        texts = pa.array([data.texts[i] for i in used.tolist()], pa.string())
-        codes = pa.array(places.astype(np.int32).reshape(-1), mask=data.null)
-        return texts.take(codes)
-    types = {
-        "int": pa.int64(),
-        "float": pa.float64(),
-        "text": pa.string(),
-        "bool": pa.bool_(),
-    }
-    return pa.array(data.values, types[column.type], mask=data.null)

@@ -56,7 +56,14 @@ FORMATS: Final[dict[str, Format]] = {
             "pprof", "pprof", "write", ".pb.gz", "profile of running and waiting: go tool pprof"
         ),
         Format("speedscope", "speedscope", "write", ".speedscope.json", "JSON: speedscope"),
-        Format("parquet", "parquet", "write", "", "a directory of tables: DuckDB, Spark, pandas"),
+        Format(
+            "parquet",
+            "parquet",
+            "write",
+            "",
+            "a directory of tables: DuckDB, Spark, pandas",
+            plain=True,
+        ),
         Format("otlp", "otlp", "write", ".otlp.pb", "spans for OpenTelemetry, protobuf"),
         Format("ctf", "ctf", "write", "", "a directory in the Common Trace Format: babeltrace2"),
     )

@@ -56,7 +56,8 @@ class Books:
 
     def __init__(self) -> None:
         self._books: dict[int, _Book] = {}
-        self._missing = 0
+        self._missing: dict[int, int] = {}
+        """of procs that have had their last account"""
         self._late: bool | None = None
         self.lost: dict[str, Lost] = {}
         self.damage: list[Broken] = []
@@ -71,9 +72,14 @@ class Books:
     @property
     def missing(self) -> int:
         """Events that are neither stored nor said to be lost."""
-        return self._missing + sum(
-            max(0, book.next - book.explained) for book in self._books.values()
-        )
+        return sum(self.missing_of().values())
+
+    def missing_of(self) -> dict[int, int]:
+        """proc -> how many of its events are `missing`."""
+        found = dict(self._missing)
+        for proc, book in self._books.items():
+            found[proc] = found.get(proc, 0) + max(0, book.next - book.explained)
+        return {proc: count for proc, count in found.items() if count}
 
     def generation(self, number: int) -> None:
         """One begins; if the first is not that of the tracer's start, the sink has joined late."""
@@ -111,7 +117,8 @@ class Books:
             book.explained = row.emitted
         book.next = max(book.next, row.emitted)
         if not row.live:
-            self._missing += max(0, book.next - book.explained)
+            gone = max(0, book.next - book.explained)
+            self._missing[row.proc] = self._missing.get(row.proc, 0) + gone
             del self._books[row.proc]
         return gap
 

@@ -198,12 +198,12 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     ),
     "losses": (
         Column("proc", "int", "whose events they are"),
-        Column("first", "int", "sequence number"),
-        Column("last", "int", "sequence number"),
+        Column("first", "int", "sequence number; NULL: the trace does not tell which they are"),
+        Column("last", "int", "sequence number; NULL likewise"),
         Column("events", "int", "how many"),
         Column("cause", "text", "see [Events](events.md#causes-of-loss)"),
-        Column("start", "int", "none of them is older"),
-        Column("end", "int", "none of them is younger"),
+        Column("start", "int", "none of them is older; NULL: not known"),
+        Column("end", "int", "none of them is younger; NULL: not known"),
     ),
 }
 """table -> its columns, in order"""

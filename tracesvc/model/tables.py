@@ -90,6 +90,8 @@ class Tables:
                 made = _MAKERS[name](self, part)
                 if made is not None:
                     yield name, made
+        if "losses" in self._wanted and (made := self._missing()) is not None:
+            yield "losses", made
 
     def events(self, part: Part) -> dict[str, Data] | None:
         """The events, in stored order."""
@@ -271,6 +273,23 @@ class Tables:
             "cause": Data(causes),
             "start": Data(data["start"]),
             "end": Data(data["end"]),
+        }
+
+    def _missing(self) -> dict[str, Data] | None:
+        """What is missing and nothing tells of: how much of each proc, but not which or when."""
+        missing = self.replay.walk.books.missing_of()
+        if not missing:
+            return None
+        count = len(missing)
+        nothing = Data(np.zeros(count, np.int64), np.ones(count, np.bool_))
+        return {
+            "proc": Data(np.array(list(missing), np.int64)),
+            "first": nothing,
+            "last": nothing,
+            "events": Data(np.array(list(missing.values()), np.int64)),
+            "cause": Data(np.full(count, _cause(LossCause.DAMAGE), object)),
+            "start": nothing,
+            "end": nothing,
         }
 
 
