@@ -15,6 +15,7 @@ import numpy as np
 
 from tracesvc.events import (
     Counter,
+    Frames,
     GcEnd,
     GcStart,
     IoWaitEnd,
@@ -28,11 +29,14 @@ from tracesvc.events import (
     ThreadStart,
 )
 from tracesvc.export.lives import CREATE, RUNNABLE
+from tracesvc.export.notes import notes_in
 from tracesvc.export.pairs import Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, Replay
 from tracesvc.export.report import Exported
+from tracesvc.export.wait_stacks import WaitStacks
 from tracesvc.export.words import LEVELS, lost_text, state_of
 from tracesvc.model.states import State
+from tracesvc.model.wakes import cause_name
 
 __all__ = ["write"]
 
@@ -74,6 +78,7 @@ class _Writer:
         self._rows: set[int] = set()
         self._io, self._gc, self._calls = Pairs(), Pairs(), Pairs()
         self._names: dict[str, str] = {}
+        self._stacks = WaitStacks()
         self._spans: dict[int, str] = {}
         self._regions: dict[int, str] = {}
 
@@ -137,12 +142,19 @@ class _Writer:
             moves.reason,
             moves.name,
             moves.waker,
+            moves.cause,
+            self._stacks.of(chunk)[1],
         )
-        for task, proc, since, time, state, reason, name, waker in zip(
+        for task, proc, since, time, state, reason, name, waker, cause, stack in zip(
             *(column[ended].tolist() for column in columns), strict=True
         ):
             row = task * ROWS + TASK
-            self._slice(row, since, time, state_of(state, reason), "state")
+            args = ""
+            if stack:
+                args = self._stack(chunk.columns.stacks[stack])
+            elif cause and state == State.RUNNABLE:
+                args = f'{{"cause":"{cause_name(cause)}"}}'
+            self._slice(row, since, time, state_of(state, reason), "state", args)
             if state == State.RUNNING:
                 self._slice(proc * ROWS + RUN, since, time, strings[name] or NAMELESS, "step")
             elif waker and state == State.RUNNABLE:
@@ -156,6 +168,10 @@ class _Writer:
         ):
             self._flow("s", waker * ROWS + TASK, task, time)
             self.report.written["flow"] += 1
+
+    def _stack(self, frames: Frames) -> str:
+        lines = [f"{function} ({file}:{line})" for function, file, line in frames]
+        return f'{{"stack":{self._text(chr(10).join(lines))}}}'
 
     def _flow(self, phase: str, row: int, task: int, time: int) -> None:
         bind = ',"bp":"e"' if phase == "f" else ""
@@ -231,12 +247,16 @@ class _Writer:
             args = json.dumps(
                 {"level": LEVELS.get(level, level), **(attributes or {})}, default=repr
             )
-            self.report.written["instant"] += 1
-            row = task * ROWS + TASK
-            self._lines.append(
-                f'{{"ph":"i","s":"t","pid":{PID},"tid":{row},"ts":{_us(time)},"name":{json.dumps(str(message))},'
-                f'"cat":"log","args":{args}}}'
-            )
+            self._instant(task, time, str(message), "log", args)
+        for notes in notes_in(columns):
+            for task, time, text, detail in zip(
+                notes.tasks.tolist(),
+                notes.table.time.tolist(),
+                notes.texts,
+                notes.details,
+                strict=True,
+            ):
+                self._instant(task, time, text, notes.kind, json.dumps(detail))
         table = columns.of(Counter)
         for name, time, value in zip(
             table.names("name"), table.time.tolist(), table.value.tolist(), strict=True
@@ -246,6 +266,14 @@ class _Writer:
             self._lines.append(
                 f'{{"ph":"C","pid":{PID},"tid":{ROWS},"ts":{_us(time)},"name":{self._text(name)},"args":{sample}}}'
             )
+
+    def _instant(self, task: int, time: int, text: str, category: str, args: str) -> None:
+        self.report.written["instant"] += 1
+        row = task * ROWS + TASK
+        self._lines.append(
+            f'{{"ph":"i","s":"t","pid":{PID},"tid":{row},"ts":{_us(time)},"name":{json.dumps(text)},'
+            f'"cat":"{category}","args":{args}}}'
+        )
 
     def _begin(
         self,

@@ -43,8 +43,10 @@ from tracesvc.export.lives import (
     Moves,
 )
 from tracesvc.export.lives import YIELD as YIELDS
+from tracesvc.export.notes import notes_in
 from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
+from tracesvc.export.wait_stacks import WaitStacks
 from tracesvc.model.states import State
 
 __all__ = ["BLOCKS", "write"]
@@ -88,6 +90,7 @@ class _Writer:
         self._report = Exported()
         self._tables = Tables()
         self._regions = Regions()
+        self._wait_stacks = WaitStacks()
         self._rows = Rows(self._report.written)
         self._running: dict[int, int] = {}
         self._stack_of: dict[int, int] = {}
@@ -143,6 +146,11 @@ class _Writer:
         codes[(move == WAIT)] = ENTRY
         stacks = self._tables.stacks(codes, moves.name, moves.entry, chunk.columns.strings)
         self._create(moves, stacks)
+        suspended = self._wait_stacks.of(chunk)[0]
+        for at in np.flatnonzero(suspended).tolist():
+            index = int(suspended[at])
+            frames = chunk.columns.stacks[index]
+            stacks[at] = self._tables.suspended(int(stacks[at]), index, frames)
 
         def add(name: str, where: Any, sub: int, *values: Any) -> None:
             at = np.flatnonzero(where)
@@ -231,6 +239,12 @@ class _Writer:
             key_ids = np.array([tables.string(key) for key in keys], np.int64)
             texts = [str(message).encode("utf-8", "replace") for message in logs.message]
             rows.events("UserLog", logs, logs.span, key_ids, self._who(logs.task), texts=texts)
+        for notes in notes_in(columns):
+            key = tables.string(f"tracesvc.{notes.kind}")
+            texts = [text.encode("utf-8", "replace") for text in notes.texts]
+            nothing = np.zeros(len(texts), np.int64)
+            whose = self._who(notes.tasks)
+            rows.events("UserLog", notes.table, nothing, nothing + key, whose, texts=texts)
         self._counters(chunk)
         for mark in self._regions.marks(chunk, self._running, self._replay.procs):
             stack = self._stack_of.get(mark.task, 0)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tracesvc.events import Reason
+from tracesvc.events import Frames, Reason
 from tracesvc.export.go_table import BY_NAME
 from tracesvc.export.replay import NAMELESS
 from tracesvc.export.wire import varint
@@ -64,6 +64,7 @@ class Tables:
         self._frames: dict[tuple[str, str, int], int] = {}
         self._known: dict[int, list[tuple[int, ...]]] = {}
         self._wakes: dict[int, int] = {}
+        self._suspended: dict[tuple[int, int], int] = {}
         self._written: list[bytes] = []
 
     def string(self, text: str) -> int:
@@ -94,6 +95,15 @@ class Tables:
         if number is None:
             frames = [self._frame(*_FRAMES[code], 0), *self._known[entry]]
             number = self._wakes[entry] = self._enter(frames)
+        return number
+
+    def suspended(self, entry: int, index: int, stack: Frames) -> int:
+        """Id of the stack, known as ``index``, in which the task whose own stack has the id ``entry`` is suspended."""
+        number = self._suspended.get((entry, index))
+        if number is None:
+            frames = [self._frame(*frame) for frame in stack]
+            number = self._enter([*frames, self._known[entry][-1]])
+            self._suspended[entry, index] = number
         return number
 
     def _new(self, code: int, name: str, entry: str) -> int:

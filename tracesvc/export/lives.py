@@ -65,7 +65,7 @@ UNKNOWN: Final = 6
 STATES: Final = 7
 
 INDEX, PROC, TIME, MOVE, TASK, X, Y, NAME, ENTRY = range(9)
-"""rows of a table of raw moves: X is the parent, reason or waker, Y the nursery or object"""
+"""rows of a table of raw moves: X is the parent, reason or waker, Y the nursery, object or cause"""
 FIELDS: Final = 9
 
 _EVENTS: Final = (
@@ -116,7 +116,7 @@ class Moves:
         self.x: Integers = raw[X]
         """CREATE: parent; WAIT, BLOCK: reason; RUNNABLE: waker"""
         self.y: Integers = raw[Y]
-        """CREATE: nursery; WAIT, BLOCK: object"""
+        """CREATE: nursery; WAIT, BLOCK: object; RUNNABLE: cause"""
         self._table, self._before, self._first = table, before, first
 
     def __len__(self) -> int:
@@ -162,6 +162,11 @@ class Moves:
         return self._was(_WAKER)
 
     @cached_property
+    def cause(self) -> Integers:
+        """What had made it runnable, if the state before is RUNNABLE: a `WakeCause`; 0: not known."""
+        return self._was(_CAUSE)
+
+    @cached_property
     def name(self) -> Integers:
         """Of the task, as an index into the strings of the `Columns`."""
         return self._of_first(_NAME)
@@ -201,21 +206,24 @@ def raw_moves(columns: Columns, synthetic: Sequence[Row] = ()) -> Integers:
             raw[X, at], raw[Y, at] = table.parent, table.nursery
             raw[NAME, at], raw[ENTRY, at] = table.name, table.entry
         elif event is TaskRunnable:
-            raw[X, at] = table.waker
+            raw[X, at], raw[Y, at] = table.waker, table.cause
         elif event in (TaskWaiting, StepBlock):
             raw[X, at], raw[Y, at] = table.reason, table.object
     return raw
 
 
 # rows of the table of live tasks
-_TASK, _PROC, _STATE, _TIME, _REASON, _OBJECT, _HELD, _NAME, _ENTRY, _PARENT, _WAKER = range(11)
+_TASK, _PROC, _STATE, _TIME, _REASON, _OBJECT, _HELD, _NAME, _ENTRY, _PARENT, _WAKER, _CAUSE = (
+    range(12)
+)
+_FIELDS: Final = 12
 
 
 class Lives:
     """What every live task is in; memory goes with them."""
 
     def __init__(self) -> None:
-        self._live: Integers = np.zeros((11, 0), np.int64)
+        self._live: Integers = np.zeros((_FIELDS, 0), np.int64)
         self.repaired = 0
         """moves that were put in or left out"""
 
@@ -280,7 +288,7 @@ class Lives:
     def _advance(self, raw: Integers, order: Any, same: Any) -> Moves:
         carried, n = self._live.shape[1], raw.shape[1]
         move = raw[MOVE]
-        rows = np.zeros((11, carried + n), np.int64)
+        rows = np.zeros((_FIELDS, carried + n), np.int64)
         rows[:, :carried] = self._live
         new = rows[:, carried:]
         new[_TASK], new[_PROC], new[_TIME] = raw[TASK], raw[PROC], raw[TIME]
@@ -291,6 +299,7 @@ class Lives:
         new[_NAME], new[_ENTRY] = raw[NAME], raw[ENTRY]
         np.multiply(raw[X], move == CREATE, out=new[_PARENT])
         np.multiply(raw[X], move == RUNNABLE, out=new[_WAKER])
+        np.multiply(raw[Y], move == RUNNABLE, out=new[_CAUSE])
         # For each row, where the one before of the same task is, and the first one.
         earlier = np.full(carried + n, -1, np.int64)
         earlier[order[1:]] = np.where(same[1:], order[:-1], -1)

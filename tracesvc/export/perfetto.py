@@ -2,12 +2,13 @@
 
 Tracks: one per task with a slice for each state it was in, one per run (a thread) with the steps in it, one per span;
 regions lie on a track below their task's.  A wake-up is an instant of the waker with a flow to the runnable slice that
-it began.  What was lost is a slice on a track of its own, and stands in the statistics of the trace.
+it began, which says the cause; a wait says the stack, where the trace has it.  What was lost is a slice on a track of
+its own, and stands in the statistics of the trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tracesvc.events import (
     Counter,
+    Frames,
     GcEnd,
     GcStart,
     IoWaitEnd,
@@ -29,12 +31,15 @@ from tracesvc.events import (
     SpanEnd,
     ThreadEnd,
     ThreadStart,
+    WakeCause,
 )
 from tracesvc.export import perfetto_proto as proto
 from tracesvc.export.lives import CREATE, RUNNABLE
+from tracesvc.export.notes import notes_in
 from tracesvc.export.pairs import Paired, Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, ProcInfo, Replay
 from tracesvc.export.report import Exported
+from tracesvc.export.wait_stacks import WaitStacks
 from tracesvc.export.wire import Nested, Part, Raw, Records, Some
 from tracesvc.model.columns import Table
 from tracesvc.model.states import State
@@ -65,6 +70,9 @@ _FIXED: Final = {
 }
 _STATE_NAMES: Final = np.array([0, _RUNNABLE, _RUNNING, _WAITS, 0, _RUNNABLE, _UNKNOWN], np.int64)
 """state -> name; of a waiting one the reason is added"""
+_CAUSES: Final = {int(cause): cause.name.lower() for cause in WakeCause if cause}
+_CAUSE_NAME: Final = 1
+"""id of the name of the debug annotation that says a cause; the ids of the causes are their numbers"""
 _PARENT: Final = proto.int_field(5, _PROCESS_TRACK)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
@@ -83,9 +91,11 @@ class _Writer:
         self._named = np.zeros(0, np.bool_)
         """index of a text -> whether it has been given out as a name"""
         self._io, self._gc, self._calls = Pairs(), Pairs(), Pairs()
+        self._stacks = WaitStacks()
 
     def run(self) -> Exported:
         self._out(proto.defaults(1) + proto.defaults(2) + proto.interned(_FIXED))
+        self._out(proto.interned_words({_CAUSE_NAME: "cause"}, _CAUSES))
         self._begun = False
         for chunk in self._replay.chunks():
             self._chunk(chunk)
@@ -110,6 +120,7 @@ class _Writer:
         self._states(chunk)
         self._pairs(chunk)
         self._annotations(chunk)
+        self._notes(chunk)
         self._losses(chunk)
         opened = [one for one in chunk.opened if one.kind == "span"]
         if opened:
@@ -192,7 +203,13 @@ class _Writer:
         self._wakes(chunk)
         woken = (state == State.RUNNABLE) & (moves.waker[ended] != 0)
         flow = Some(woken, _flow(b"\x81\x03", task, since))
-        self._slices(task * KINDS + TASK, since, time, names, flow)
+        causes = moves.cause[ended]
+        told = (state == State.RUNNABLE) & (causes > 0) & (causes < len(WakeCause))
+        stacks = self._stacks.of(chunk)[1][ended]
+        more: list[Part] = [Some(told, _cause(causes)), flow]
+        if stacks.any():
+            more.append(_stacks(stacks, chunk.columns.stacks))
+        self._slices(task * KINDS + TASK, since, time, names, *more)
         steps = ended[state == State.RUNNING]
         self._slices(
             moves.proc[steps] * KINDS + RUN,
@@ -265,6 +282,13 @@ class _Writer:
             self._texts(INSTANT, logs.time, tracks, texts, logs.attributes, *ids)
         self._counters(columns.of(Counter))
 
+    def _notes(self, chunk: Chunk) -> None:
+        for notes in notes_in(chunk.columns):
+            tasks = notes.tasks
+            tracks = np.where(tasks == 0, _PROCESS_TRACK, tasks * KINDS + TASK)
+            texts = [text.encode("utf-8", "replace") for text in notes.texts]
+            self._texts(INSTANT, notes.table.time, tracks, texts, notes.details)
+
     def _child_tracks(self, tracks: Integers, names: list[bytes]) -> None:
         """Tracks of the process, each with a name of its own."""
         descriptor = Nested(b"\x08", tracks, b"\x12", Nested(names), _PARENT)
@@ -336,6 +360,24 @@ def _number(name: bytes, values: Integers) -> Part:
     """A debug annotation."""
     named = b"\x52" + bytes([len(name)]) + name
     return Nested(named + b"\x20", values, tag=b"\x22")
+
+
+def _cause(causes: Integers) -> NDArray[np.uint8]:
+    """A debug annotation with the cause; name and value are interned."""
+    field = np.empty((len(causes), 7), np.uint8)
+    field[:] = np.frombuffer(bytes([0x22, 5, 0x08, _CAUSE_NAME, 0x88, 0x01, 0]), np.uint8)
+    field[:, 6] = causes
+    return field
+
+
+def _stacks(indexes: Integers, stacks: Sequence[Frames]) -> list[bytes]:
+    """A debug annotation with the stack, innermost frame first; nothing for index 0."""
+    used = {
+        i: proto.debug_annotations({"stack": "\n".join(f"{f} ({p}:{n})" for f, p, n in stacks[i])})
+        for i in np.unique(indexes).tolist()
+        if i
+    }
+    return [used.get(i, b"") for i in indexes.tolist()]
 
 
 def _flow(tag: bytes, task: Integers, time: Integers) -> NDArray[np.uint8]:

@@ -109,6 +109,13 @@ def interned(names: Mapping[int, str]) -> bytes:
     return packet(bytes_field(12, b"".join(rows)))
 
 
+def interned_words(names: Mapping[int, str], values: Mapping[int, str]) -> bytes:
+    """Names of debug annotations, and texts that are their values, by id."""
+    rows = [bytes_field(3, int_field(1, i) + text_field(2, name)) for i, name in names.items()]
+    rows += [bytes_field(29, int_field(1, i) + text_field(2, text)) for i, text in values.items()]
+    return packet(bytes_field(12, b"".join(rows)))
+
+
 def debug_annotations(attributes: Mapping[str, Any] | None) -> bytes:
     """Attributes as fields of a TrackEvent."""
     if not attributes:

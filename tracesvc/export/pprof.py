@@ -1,7 +1,8 @@
 """``profile.proto``: where tasks spend their time, for ``go tool pprof`` and whatever else reads it.
 
 Sample types: running, runnable and waiting time in ns, and how many steps and waits there were.  A stack is the task's
-entry and, where it waits, what for; the label ``reason`` says it too.
+entry and, where it waits, what for, and in between where it is suspended, if the trace has that; the label ``reason``
+says what for too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gzip
 from collections.abc import Callable
 from typing import Any, Final
 
+from tracesvc.events import Frames
 from tracesvc.export.go_stacks import place_of
 from tracesvc.export.lives import UNKNOWN
 from tracesvc.export.perfetto_proto import bytes_field, int_field
@@ -55,6 +57,11 @@ def write(replay: Replay, out: Callable[[bytes], Any]) -> Exported:
         waits = f"waiting: {reason_of(reason)}" if state == State.WAITING else ""
         profile.sample(name, entry, waits, reason_of(reason) if waits else "", values)
         report.written["sample"] += 1
+    for (name, entry, reason, stack), (count, ns) in times.waits.items():
+        values = [0, 0, 0, count, ns, 0]
+        why = reason_of(reason)
+        profile.sample(name, entry, f"waiting: {why}", why, values, stack)
+        report.written["sample"] += 1
     if report.lost:
         profile.comment(f"{report.lost} events of this trace are missing")
     began = replay.began or 0
@@ -80,10 +87,19 @@ class _Profile:
         """A remark on the whole profile."""
         self._comments.append(self._string(text))
 
-    def sample(self, name: str, entry: str, waits: str, reason: str, values: list[int]) -> None:
+    def sample(
+        self,
+        name: str,
+        entry: str,
+        waits: str,
+        reason: str,
+        values: list[int],
+        frames: Frames = (),
+    ) -> None:
         """One stack, and what it cost."""
         function, file, line = place_of(entry)
-        stack = [self._location(name or function or NAMELESS, file, line)]
+        stack = [self._location(*frame) for frame in frames]
+        stack.append(self._location(name or function or NAMELESS, file, line))
         if waits:
             stack.insert(0, self._location(waits, "trio", 0))
         body = bytes_field(1, b"".join(map(varint, stack)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tracesvc.events import Reason
+from tracesvc.events import Frames, Reason
 from tracesvc.export.replay import Chunk
+from tracesvc.export.wait_stacks import WaitStacks
 from tracesvc.model.states import State
 
 __all__ = ["Times"]
@@ -20,11 +22,18 @@ class Times:
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str, int, int], list[int]] = {}
         """(name, entry, state, reason) -> [how often, ns]"""
+        self.waits: dict[tuple[str, str, int, Frames], list[int]] = {}
+        """(name, entry, reason, stack) -> the same, of waits whose stack is known; they are not in ``sums``"""
+        self._stacks = WaitStacks()
 
     def add(self, chunk: Chunk) -> None:
         """The states that end in a chunk."""
         moves, strings = chunk.moves, chunk.columns.strings
-        ended = np.flatnonzero(moves.before != State.ABSENT)
+        stacks = self._stacks.of(chunk)[1]
+        known = (stacks > 0) & (moves.before == State.WAITING)
+        if known.any():
+            self._add_waits(chunk, np.flatnonzero(known), stacks)
+        ended = np.flatnonzero((moves.before != State.ABSENT) & ~known)
         if not len(ended):
             return
         state = np.where(moves.before == State.NEW, int(State.RUNNABLE), moves.before)[ended]
@@ -43,4 +52,21 @@ class Times:
                 (strings[name], strings[entry], *divmod(low, _REASONS)), [0, 0]
             )
             whole[0] += count
+            whole[1] += ns
+
+    def _add_waits(self, chunk: Chunk, at: NDArray[np.int64], stacks: NDArray[np.int64]) -> None:
+        moves, columns = chunk.moves, chunk.columns
+        reasons = np.clip(moves.reason[at], 0, len(Reason) - 1)
+        spent = np.maximum(moves.time - moves.since, 0)[at]
+        for name, entry, reason, stack, ns in zip(
+            moves.name[at].tolist(),
+            moves.entry[at].tolist(),
+            reasons.tolist(),
+            stacks[at].tolist(),
+            spent.tolist(),
+            strict=True,
+        ):
+            key = columns.strings[name], columns.strings[entry], reason, columns.stacks[stack]
+            whole = self.waits.setdefault(key, [0, 0])
+            whole[0] += 1
             whole[1] += ns
