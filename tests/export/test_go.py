@@ -48,7 +48,7 @@ def expected(events):
                 count("UserTaskCreate")
             case "span_end":
                 count("UserTaskEnd")
-            case "log":
+            case "log" | "step_stack" | "cancel_request" | "task_error" | "overhead":
                 count("UserLog")
             case "counter" if event.name == "process.rss":
                 count("HeapAlloc")
@@ -76,7 +76,7 @@ def test_go_prints_exactly_what_is_in_the_demos_trace(tmp_path, demo):
     assert printed == go_judge.said(done.written)
     wanted = expected(events_of(demo))
     assert {name: printed[name] for name in wanted} == wanted
-    assert printed["GoStart"] > 1000
+    assert printed["GoStart"] > 100
 
 
 @pytest.mark.parametrize("seed", range(6))
