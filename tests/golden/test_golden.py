@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.make import KINDS, described
+from tests.golden.make import described
+from tracesvc.events import EVENTS
 from tracesvc.export import FORMATS, export
 from tracesvc.format.records import VERSION
 from tracesvc.model.verify import verify
@@ -14,9 +15,20 @@ TRACES = sorted(Path(__file__).parent.glob("*.trace"))
 
 
 def test_there_are_some_of_every_version():
-    assert [path.name for path in TRACES] == sorted(
-        f"version-{version}-{kind}.trace" for version in range(1, VERSION + 1) for kind in KINDS
-    )
+    found = {int(path.name.split("-")[1]) for path in TRACES}
+    assert found == set(range(1, VERSION + 1))
+
+
+RECORDED = [path for path in TRACES if path.stem.endswith("-recorded")]
+NOT_RECORDED = {"overhead", "object_name"}
+"""what a program is told of only if it asks for it"""
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_what_is_recorded_has_every_event_of_its_vocabulary(path):
+    last = int(path.stem.split("-")[4])
+    types = {event.type for number, event in EVENTS.items() if number <= last} - NOT_RECORDED
+    assert json.loads(path.with_suffix(".json").read_text())["types"].keys() >= types
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
