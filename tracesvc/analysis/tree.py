@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tracesvc.analysis.holders import Holders
 from tracesvc.analysis.stacks import StacksAround, lines, place
 from tracesvc.events import Reason
 from tracesvc.model.lives import Lives
@@ -45,6 +46,8 @@ class TaskAt:
     """that are open, the outermost first"""
     others: int = 0
     """how many more tasks wait for the same object"""
+    holder: int = 0
+    """of a lock that it waits for, where the trace proves who it is"""
     stack: list[str] = field(default_factory=list)
     """where it is suspended, innermost first: ``function (file:line)``; of long waits that the trace has stacks of"""
     place: str = ""
@@ -95,9 +98,10 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
     lives: list[Lives] = []
     regions: list[Pieces] = []
     gaps = 0
-    stacks = StacksAround(at)
+    stacks, holders = StacksAround(at), Holders(at)
     for part in replay.parts():
         stacks.add(part)
+        holders.add(part)
         here = part.phases.take(_touching(part.phases, at))
         if len(here):
             phases.append(here)
@@ -121,6 +125,7 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
         if task.reason:
             frames = stacks.of(task.task, task.since, ends[task.task])
             task.stack, task.place = lines(frames), place(frames)
+    _hold(tasks, holders)
     time = replay.walk.ended if at is None else at
     runs = {p: n for p, n in replay.walk.runs().items() if any(t.proc == p for t in tasks.values())}
     ordered, roots = _family(tasks)
@@ -193,6 +198,18 @@ def _annotate(tasks: dict[int, TaskAt], regions: Pieces) -> None:
             waiting[task.reason, task.object] = waiting.get((task.reason, task.object), 0) + 1
     for task in tasks.values():
         task.others = max(0, waiting.get((task.reason, task.object), 0) - 1)
+
+
+def _hold(tasks: dict[int, TaskAt], holders: Holders) -> None:
+    """Say of locks who holds them."""
+    waits: dict[int, list[TaskAt]] = {}
+    for task in tasks.values():
+        if task.reason == Reason.LOCK.name.lower() and task.object:
+            waits.setdefault(task.object, []).append(task)
+    for lock, waiting in waits.items():
+        holder = holders.of(lock, min(task.since for task in waiting))
+        for task in waiting:
+            task.holder = holder
 
 
 def _family(tasks: dict[int, TaskAt]) -> tuple[dict[int, TaskAt], list[int]]:

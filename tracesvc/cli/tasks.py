@@ -73,6 +73,8 @@ def _state(task: TaskAt, time: int) -> str:
         what = task.reason.replace("_", " ")
         what = f"waits: {what} {task.object}" if task.object else f"waits: {what}"
     said = f"{what}, for {duration(max(0, time - task.since))}"
+    if task.holder:
+        said += f", held by task {task.holder}"
     if task.others:
         said += f", with {task.others:,} more"
     if task.waker:

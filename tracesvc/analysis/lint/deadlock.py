@@ -3,13 +3,13 @@
 Theory of operation
 ===================
 
-A trace does not say who holds a lock, so who could end a wait is told from what it does say, at the instant just
-before a wait that took for ever was given up:
+Who could end a wait is told from what the trace says, at the instant just before a wait that took for ever was given
+up:
 
 * a wait for a nursery is ended by the last of its children, all of which live;
-* a wait for a lock is ended by its holder.  If nothing in the run can run any more (no task is runnable, sleeps, or
-  waits for I/O, a thread, a signal), the holder is among those that wait, whoever it is.  Else it is taken to be the
-  task that the lock was handed over to last;
+* a wait for a lock is ended by its holder, if the trace proves who that is (`tracesvc.analysis.holders`).  Else it is
+  taken to be the task that the lock was handed over to last; or, if nothing in the run can run any more (no task is
+  runnable, sleeps, or waits for I/O, a thread, a signal), one of those that wait, whoever it is;
 * any other wait is ended by the tasks that have ended such waits before.
 
 Then take away, again and again, the tasks whose wait could be ended by one that is not (or no longer) among them.  What
@@ -23,10 +23,11 @@ from typing import Final
 
 import numpy as np
 
+from tracesvc.analysis.holders import Holders, handed_over
 from tracesvc.analysis.lint.endless import EndlessWaits
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
 from tracesvc.analysis.lint.wakers import SHARED, Wakers, by_tasks
-from tracesvc.events import Reason, TaskRunnable
+from tracesvc.events import Reason
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
 from tracesvc.model.words import duration
@@ -55,7 +56,13 @@ class _Now:
 class _Instant:
     proc: int
     time: int
+    holders: Holders
     tasks: dict[int, _Now] = field(default_factory=dict)
+
+    def holder(self, lock: int) -> int:
+        """Who holds a lock that somebody waits for, as far as it is proved; else 0."""
+        waits = (now for now in self.tasks.values() if now.reason == Reason.LOCK)
+        return self.holders.of(lock, min(now.since for now in waits if now.object == lock))
 
 
 class Deadlock(Lint):
@@ -75,12 +82,7 @@ class Deadlock(Lint):
         self._waits.add(part)
         self._wakers.add(part)
         p = part.phases
-        handed = p.take(
-            (p.state == State.WAITING)
-            & (p.reason == Reason.LOCK)
-            & (p.closed == TaskRunnable.number)
-            & (p.object > 0)
-        )
+        handed = handed_over(p, Reason.LOCK)
         for lock, time, task in zip(
             handed.object.tolist(), handed.end.tolist(), handed.task.tolist(), strict=True
         ):
@@ -99,12 +101,15 @@ class Deadlock(Lint):
                 # Many give up at about the same time, when the program ends; the first tells of all.
                 if len(times) < INSTANTS and (not times or wait.start > times[-1]):
                     times.append(wait.end - 1)
-        self.instants = [_Instant(p, time) for p, times in chosen.items() for time in times]
+        self.instants = [
+            _Instant(proc, time, Holders(time)) for proc, times in chosen.items() for time in times
+        ]
 
     def look(self, part: Part) -> None:
         """The second look."""
         p = part.phases
         for instant in self.instants:
+            instant.holders.add(part)
             here = np.flatnonzero(
                 (p.proc == instant.proc) & (p.start <= instant.time) & (p.end > instant.time)
             )
@@ -181,6 +186,9 @@ class Deadlock(Lint):
                 if now.object and self._parents.get(other, (0, 0))[0] == now.object
             ]
         if now.reason == Reason.LOCK:
+            holder = instant.holder(now.object) if now.object else 0
+            if holder:  # one that has ended never gives it back
+                return [holder] if holder in instant.tasks and holder != task else []
             handed = [t for time, t in self._holders.get(now.object, ()) if time <= now.since]
             if handed and handed[-1] in instant.tasks and handed[-1] != task:
                 return handed[-1:]
@@ -214,7 +222,13 @@ class Deadlock(Lint):
         for task in cycle:
             now = instant.tasks[task]
             reason = Reason(now.reason).name.lower().replace("_", " ")
-            said.append(f"{short(now.name)} ({task}) waits for {reason} {now.object}")
+            holder = instant.holder(now.object) if now.reason == Reason.LOCK and now.object else 0
+            held = (
+                f", held by {short(instant.tasks[holder].name)} ({holder})"
+                if holder in instant.tasks
+                else ""
+            )
+            said.append(f"{short(now.name)} ({task}) waits for {reason} {now.object}{held}")
         latest = max(instant.tasks[task].since for task in cycle)
         return Finding(
             "deadlock",
