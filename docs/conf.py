@@ -22,7 +22,7 @@ html_title = f"tracesvc {release}"
 autodoc_typehints = "description"
 # Types of other projects cannot be looked up without the network; our own must resolve.
 nitpick_ignore_regex = [
-    ("py:.*", r"(trio|collections|contextlib|typing|pathlib|os)\..*"),
+    ("py:.*", r"(trio|collections|contextlib|typing|pathlib|os|re)\..*"),
     ("py:exc", "FormatError"),
 ]
 
@@ -34,6 +34,7 @@ nitpick_ignore += [
     for name in (
         "Compression",
         "LossCause",
+        "OverheadStatistics",
         "OptionKeywords",
         "tracesvc.events.LossCause",
         "tracesvc.format.frames.Frame",
