@@ -38,7 +38,7 @@ from tracesvc.recorder.native import native
 from tracesvc.recorder.recording import new_recording
 from tracesvc.recorder.session import Session
 
-__all__ = ["BARS", "main", "ours"]
+__all__ = ["BARS", "counted", "main"]
 
 BARS: Final = {
     ("native", "region pair"): 2000,
@@ -298,15 +298,6 @@ def counted(recorder: str) -> dict[str, int]:
         for name, cost in zip(it.works, more[1:-1], strict=True)
     }
     return {**costs, STEP: round(more[-1] / STEPS)}
-
-
-def ours() -> dict[str, int]:
-    """The native ones alone, recording and off, by "who, what": cheap enough for a test."""
-    return {
-        f"{recorder}, {what}": number
-        for recorder in ("native", "off")
-        for what, number in counted(recorder).items()
-    }
 
 
 # --- time ----------------------------------------------------------------------------------------

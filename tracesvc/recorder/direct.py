@@ -100,6 +100,8 @@ class DirectRunHooks(RunHooks):
         original = runner.instruments
         table = Table(recording) if isinstance(recording, Recording) else recording
         table.stand_in_for(original)
+        if not isinstance(table, Table):
+            table.runnable(runner.runq)
         self._place = runner, table, original
         runner.instruments = table
 

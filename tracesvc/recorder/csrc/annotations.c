@@ -16,7 +16,7 @@ typedef struct {
 typedef struct work {
     PyObject_HEAD
     int64_t id;
-    PyObject *name, *attributes;         /* as given; attributes: a dict, or NULL where there are none */
+    PyObject *name, *names, *values;     /* as given: its name; names and values of its attributes, or NULL */
     struct work *outer;                  /* the one of its kind that was current where it began */
     PyObject *begun_in;                  /* the session that has its begin */
     char entered, ended, unplaced;       /* unplaced: it never became the current one */
@@ -75,7 +75,7 @@ static Py_ssize_t plain_size(PyObject *value) {
 /* What goes into the trace of them, and about how many bytes that is. */
 static PyObject *kept_of(PyObject *attributes, int64_t *size) {
     *size = 0;
-    if (!attributes) return Py_NewRef(Py_None);
+    if (!attributes || !PyDict_GET_SIZE(attributes)) return Py_NewRef(Py_None);
     PyObject *key, *value;
     Py_ssize_t at = 0, of_value = PyDict_GET_SIZE(attributes) <= MAX_ATTRIBUTES ? 0 : -1;
     while (of_value >= 0 && PyDict_Next(attributes, &at, &key, &value)) {
@@ -138,11 +138,12 @@ static PyObject *call_exit(PyObject *self, PyObject *const *args, size_t n, PyOb
 
 static PyObject *new_work(PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names) {
     if (n != 1) return PyErr_Format(PyExc_TypeError, "%s takes one positional argument, its name", type->tp_name);
-    PyObject *attributes = keywords(args + 1, names, NULL, NULL);
-    if (!attributes && PyErr_Occurred()) return NULL;
+    PyObject *values = names ? PyTuple_New(PyTuple_GET_SIZE(names)) : NULL;
+    if (names && !values) return NULL;
+    for (Py_ssize_t i = 0; values && i < PyTuple_GET_SIZE(values); i++) PyTuple_SET_ITEM(values, i, Py_NewRef(args[1 + i]));
     work *self = spare_n ? (work *)PyObject_Init((PyObject *)spare[--spare_n], type) : PyObject_GC_New(work, type);
     if (!self) {
-        Py_XDECREF(attributes);
+        Py_XDECREF(values);
         return NULL;
     }
     memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
@@ -150,7 +151,8 @@ static PyObject *new_work(PyTypeObject *type, PyObject *const *args, Py_ssize_t 
     self->exit = (bound){{.ob_type = &Bound_type}, call_exit};
     self->id = next_id++;
     self->name = Py_NewRef(args[0]);
-    self->attributes = attributes;
+    self->names = Py_XNewRef(names);
+    self->values = values;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -217,10 +219,19 @@ static int leave(work *self, int elsewhere) {
     return failed ? -1 : 1;
 }
 
+static PyObject *attributes_of(const work *self) {           /* a new dict; NULL without an exception: none */
+    return self->names ? keywords(&PyTuple_GET_ITEM(self->values, 0), self->names, NULL, NULL) : NULL;
+}
+
 /* Record the begin in `session`, as of `task`. */
 static int begin(work *self, PyObject *session, PyObject *proc, int64_t task) {
     int64_t size;
-    PyObject *policy = policy_of(session), *name = Py_NewRef(self->name), *given = Py_XNewRef(self->attributes), *kept = NULL;
+    PyObject *policy = policy_of(session), *name = Py_NewRef(self->name), *given = attributes_of(self), *kept = NULL;
+    if (!given && PyErr_Occurred()) {
+        Py_XDECREF(policy);
+        Py_DECREF(name);
+        return -1;
+    }
     int wanted = policy ? ask(PyObject_CallMethod(policy, "work", "OOL", self, proc, (long long)task), &name, &given) : 1;
     if (wanted == 1 && (kept = kept_of(given, &size))) Py_XSETREF(name, name_of(name));
     Py_XDECREF(given);
@@ -350,7 +361,7 @@ static PyObject *Work_repr(work *self) {
 
 static int Work_traverse(work *self, visitproc visit, void *arg) {
     Py_VISIT(self->name);
-    Py_VISIT(self->attributes);
+    Py_VISIT(self->values);
     Py_VISIT(self->outer);
     Py_VISIT(self->begun_in);
     Py_VISIT(self->below);
@@ -358,7 +369,7 @@ static int Work_traverse(work *self, visitproc visit, void *arg) {
 }
 
 static int Work_clear(work *self) {
-    Py_CLEAR(self->attributes);
+    Py_CLEAR(self->values);
     Py_CLEAR(self->outer);
     Py_CLEAR(self->begun_in);
     Py_CLEAR(self->below);
@@ -370,6 +381,7 @@ static void Work_dealloc(work *self) {
     Py_TRASHCAN_BEGIN(self, Work_dealloc)
     Work_clear(self);
     Py_CLEAR(self->name);
+    Py_CLEAR(self->names);
     if (spare_n < SPARE) spare[spare_n++] = self;
     else PyObject_GC_Del(self);
     Py_TRASHCAN_END
@@ -377,7 +389,7 @@ static void Work_dealloc(work *self) {
 
 static PyObject *Work_attributes(work *self, void *unused) {
     (void)unused;
-    return self->attributes ? Py_NewRef(self->attributes) : PyDict_New();
+    return self->names ? attributes_of(self) : PyDict_New();
 }
 static PyObject *Work_kind(work *self, void *unused) {
     (void)unused;

@@ -13,7 +13,7 @@ static const char *const hook_text[HOOKS] = {
     "before_run", "after_run"};
 static PyObject *hook_name[HOOKS], *str_call, *str_add_instrument, *str_remove_instrument;
 PyObject *error_type, *cancelled_type, *interrupt_type;
-static PyObject *str_error;
+static PyObject *str_error, *zero;
 
 #define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
 #define OWN "tracesvc "                                   /* as seams.py has it */
@@ -50,6 +50,8 @@ struct Hooks {
     int64_t *began, unwatched;                            /* when the step began that runs; 0: none */
     int cell;                                             /* of the watch; -1: it is not watched */
     unsigned others;                                      /* hooks that instruments of others want, a bit each */
+    PyObject *runq;                                       /* who is runnable; NULL: not known */
+    PyObject *stepping;                                   /* borrowed: the task whose step runs, told of by `call` */
     char recording, yielded, exited, waiting, io;         /* io: waits for I/O are recorded */
     nests nests;
 };
@@ -334,7 +336,8 @@ static void before_io_wait(Hooks *self, PyObject *timeout) {
         Py_XDECREF(done);
         if (PyErr_Occurred()) report(self->sample);
     }
-    if (PyLong_CheckExact(timeout) || !PyFloat_Check(timeout)) {    /* 0, mostly */
+    if (PyLong_CheckExact(timeout) && !small_int(timeout)) return;      /* a poll, mostly */
+    if (!PyFloat_Check(timeout)) {
         double seconds = PyFloat_AsDouble(timeout);
         if (PyErr_Occurred()) PyErr_Clear();
         else if (seconds > 0) goto waits;
@@ -626,13 +629,29 @@ nests *hooks_nests(Hooks *self) {
 
 /* --- in the place of trio's table ------------------------------------------------------------------------------------ */
 
-static int hook_of(PyObject *name) {
+/* Trio's names are the interned ones, so most often an address is enough. */
+enum { PLACES = 64 };
+static struct {
+    PyObject *name;
+    int hook;
+} by_address[PLACES];
+static inline size_t place_of(PyObject *name) { return ((uintptr_t)name >> 4 ^ (uintptr_t)name >> 10) & (PLACES - 1); }
+
+static int other_hook_of(PyObject *name) {
     for (int i = 0; i < HOOKS; i++)
-        if (name == hook_name[i]) return i;
+        if (name == hook_name[i]) {
+            by_address[place_of(name)].name = name;
+            by_address[place_of(name)].hook = i;
+            return i;
+        }
     if (PyUnicode_Check(name))                            /* not the interned one */
         for (int i = 0; i < HOOKS; i++)
             if (PyUnicode_CompareWithASCIIString(name, hook_text[i]) == 0) return i;
     return -1;
+}
+
+static inline int hook_of(PyObject *name) {
+    return by_address[place_of(name)].name == name ? by_address[place_of(name)].hook : other_hook_of(name);
 }
 
 static int look_who_is_there(Hooks *self) {
@@ -649,22 +668,39 @@ static int Hooks_contains(Hooks *self, PyObject *name) {
     int hook = hook_of(name);
     if (hook < 0) return self->original ? PySequence_Contains(self->original, name) : 0;
     if (self->others >> hook & 1) return 1;
+    if (hook == AFTER_TASK_STEP && self->recording && self->stepping) {
+        PyObject *task = self->stepping;                  /* trio asks once, when the step has ended: to be called costs more */
+        self->stepping = NULL;
+        self->record[hook](self, task);
+        return 0;
+    }
+    if (hook == BEFORE_IO_WAIT && self->recording && self->runq && Py_SIZE(self->runq)) {
+        self->record[hook](self, zero);                   /* somebody is runnable: it will not wait */
+        return 0;
+    }
     return self->recording && hook < RECORDED && (hook != AFTER_IO_WAIT || self->waiting);
 }
 
-static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
-    int hook = count ? hook_of(args[0]) : -1;
-    if (self->recording && hook >= 0 && hook < RECORDED && count == 2) self->record[hook](self, args[1]);
-    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) {
-        if (hook == TASK_SPAWNED && signals_handle()) return NULL;    /* as it would have come up without us */
-        Py_RETURN_NONE;
-    }
+static PyObject *call_others(Hooks *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *stack[4] = {self->original};
     if (count > 3) return PyErr_Format(PyExc_TypeError, "call(hook, *arguments)");
     for (Py_ssize_t i = 0; i < count; i++) stack[1 + i] = args[i];
     PyObject *result = PyObject_VectorcallMethod(str_call, stack, (size_t)(count + 1), NULL);
     if (self->original && look_who_is_there(self)) Py_CLEAR(result);    /* one that raised has been removed */
     return result;
+}
+
+static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
+    int hook = count ? hook_of(args[0]) : -1;
+    if (self->recording && hook >= 0 && hook < RECORDED && count == 2) {
+        if (hook <= AFTER_TASK_STEP) self->stepping = hook == BEFORE_TASK_STEP ? args[1] : NULL;
+        self->record[hook](self, args[1]);
+    }
+    if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) {
+        if (hook == TASK_SPAWNED && signals_handle()) return NULL;    /* as it would have come up without us */
+        Py_RETURN_NONE;
+    }
+    return call_others(self, args, count);
 }
 
 static PyObject *pass_on(Hooks *self, PyObject *method, PyObject *instrument) {
@@ -679,6 +715,13 @@ static PyObject *pass_on(Hooks *self, PyObject *method, PyObject *instrument) {
 }
 static PyObject *Hooks_add(Hooks *self, PyObject *instrument) { return pass_on(self, str_add_instrument, instrument); }
 static PyObject *Hooks_remove(Hooks *self, PyObject *instrument) { return pass_on(self, str_remove_instrument, instrument); }
+
+/* runnable(deque): in which the run keeps who is runnable. */
+static PyObject *Hooks_runnable(Hooks *self, PyObject *queue) {
+    if (strcmp(Py_TYPE(queue)->tp_name, "collections.deque")) Py_RETURN_NONE;      /* then trio is to tell of every poll */
+    Py_XSETREF(self->runq, Py_NewRef(queue));
+    Py_RETURN_NONE;
+}
 
 /* stand_in_for(table): from now on pass on what its instruments want; None: no more. */
 static PyObject *Hooks_stand_in_for(Hooks *self, PyObject *table) {
@@ -784,6 +827,7 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
     Py_VISIT(self->chosen);
     Py_VISIT(self->original);
     Py_VISIT(self->nests.body);
+    Py_VISIT(self->runq);
     return 0;
 }
 
@@ -798,6 +842,7 @@ static int Hooks_clear(Hooks *self) {
     Py_CLEAR(self->chosen);
     Py_CLEAR(self->original);
     nests_let_go(&self->nests);
+    Py_CLEAR(self->runq);
     Py_CLEAR(self->records);
     return 0;
 }
@@ -845,6 +890,7 @@ static PyMethodDef methods[] = {
     {"add_instrument", (PyCFunction)Hooks_add, METH_O, NULL},
     {"remove_instrument", (PyCFunction)Hooks_remove, METH_O, NULL},
     {"stand_in_for", (PyCFunction)Hooks_stand_in_for, METH_O, NULL},
+    {"runnable", (PyCFunction)Hooks_runnable, METH_O, NULL},
     {"waits", (PyCFunction)Hooks_waits, METH_VARARGS, NULL},
     {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
     {"measure", (PyCFunction)Hooks_measure, METH_NOARGS, NULL},
@@ -896,5 +942,6 @@ int hooks_init(void) {
     str_add_instrument = PyUnicode_InternFromString("add_instrument");
     str_remove_instrument = PyUnicode_InternFromString("remove_instrument");
     str_error = PyUnicode_InternFromString("error");
-    return str_call && str_add_instrument && str_remove_instrument && str_error ? 0 : -1;
+    zero = PyLong_FromLong(0);
+    return str_call && str_add_instrument && str_remove_instrument && str_error && zero ? 0 : -1;
 }

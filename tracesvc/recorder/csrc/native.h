@@ -138,6 +138,11 @@ static inline PyObject *task_get(PyObject *task, enum slot slot) {      /* borro
 
 static inline int64_t small_int(PyObject *number) {
     if (!number || !PyLong_Check(number)) return -1;
+#if PY_VERSION_HEX < 0x030C0000
+    if ((size_t)Py_SIZE(number) <= 1) return Py_SIZE(number) ? ((PyLongObject *)number)->ob_digit[0] : 0;
+#else
+    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) return PyUnstable_Long_CompactValue((PyLongObject *)number);
+#endif
     return PyLong_AsLongLong(number);    /* counters of tasks: cannot overflow */
 }
 
