@@ -17,6 +17,7 @@ NAMES: Final = (
     "startup",
     "governor",
     "exports",
+    "page",
     "attach",
     "annotations",
     "overhead",

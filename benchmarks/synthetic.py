@@ -31,13 +31,14 @@ FREE: Final = (Reason.SLEEP, Reason.THREAD)
 """reasons without an object"""
 
 
-def write(path: Path, events: int, seed: int = 1) -> int:
+def write(path: Path, events: int, seed: int = 1, tasks: int = TASKS) -> int:
     """Write a trace of about so many events; returns how many they are."""
-    return _Writer(path, seed).run(events)
+    return _Writer(path, seed, tasks).run(events)
 
 
 class _Writer:
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, tasks: int) -> None:
+        self._tasks = tasks
         self._random = random.Random(seed)
         self._writer = SessionWriter()
         self._path = path
@@ -85,12 +86,12 @@ class _Writer:
         emit("task_create", 1, 0, 0, "<init>", "init")
         emit("proc_start", int(ProcKind.RUN), 1, "run")
         emit("step_start", 1)
-        for task in range(2, TASKS + 2):
+        for task in range(2, self._tasks + 2):
             emit(
                 "task_create", task, 1, 50, f"app.worker{task % 40}", f"worker (app.py:{task % 40})"
             )
         emit("step_block", 1, int(Reason.NURSERY), 50)
-        ready, span = list(range(2, TASKS + 2)), 0
+        ready, span = list(range(2, self._tasks + 2)), 0
         waiting: list[int] = []
         while self._count < events:
             task = ready.pop(choose.randrange(len(ready)))

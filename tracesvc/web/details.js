@@ -162,7 +162,7 @@ export class Details {
     const was = this.host.hidden;
     this.host.hidden = false;
     swap(this.host, this.header(answer.name || "critical path", "why so long"), h("section", {}, h("p", { dir: "auto" }, answer.text)), answer.gaps ? h("section", {}, h("p", { class: "bad" }, "Events are missing in it.")) : null,
-      h("section", {}, h("h3", {}, `Where ${duration(whole)} went`), h("div", { class: "bars" }, (answer.groups ?? []).map((g) => group(g, 0)))),
+      h("section", {}, h("h3", {}, `Where ${duration(whole)} went`), h("div", { class: "bars tight" }, (answer.groups ?? []).map((g) => group(g, 0)))),
       h("section", {}, h("h3", {}, `The path, ${count(answer.path.length)} pieces`), h("ul", { class: "list" }, answer.path.slice(0, 100).map((p) => h("li", {}, h("span", {}, `${words(p.kind)}${p.reason ? ` for ${words(p.reason)}` : ""} `, p.waker ? this.taskLink(p.waker, Number(BigInt(p.end) - this.outline.began) - 1) : null), h("small", {}, duration(p.duration)))))));
     if (was) this.timeline.resize();
     return start;

@@ -128,8 +128,8 @@ function paintShare(g, content, y, height, view, colour, upwards = false) {
 export function paintPopulation(g, outline, row, y, view, height) {
   const { begins, ends, most } = outline.population(row);
   if (!most) return;
-  const bottom = y + height - 3, tall = height - 6;
-  g.fillStyle = colours["line-strong"];
+  const bottom = y + height - 3, tall = row.quiet ? 5 : height - 6;
+  g.fillStyle = colours[row.quiet ? "line" : "line-strong"];
   g.beginPath();
   g.moveTo(0, bottom);
   let at = 0;
@@ -141,7 +141,7 @@ export function paintPopulation(g, outline, row, y, view, height) {
   }
   g.lineTo(view.width, bottom);
   g.fill();
-  write(g, `at most ${most.toLocaleString("en-US")} at once`, 6, y + 14, colours.soft);
+  if (!row.quiet) write(g, `at most ${most.toLocaleString("en-US")} at once`, 6, y + 14, colours.soft);
 }
 
 // --- runs ------------------------------------------------------------------------------------------

@@ -19,6 +19,16 @@ export function fitted(canvas, width, height) {
   return g;
 }
 
+/** Intervals [_, start, end] put together where they touch. */
+function merged(intervals) {
+  const made = [];
+  for (const [, start, end] of [...intervals].sort((a, b) => a[1] - b[1])) {
+    const last = made.at(-1);
+    if (last && start <= last[1]) last[1] = Math.max(last[1], end); else made.push([start, end]);
+  }
+  return made;
+}
+
 export class Painter {
   constructor(timeline) {
     this.t = timeline;
@@ -69,7 +79,10 @@ export class Painter {
     if (!content) return;
     switch (row.kind) {
       case "task": paintTask(g, row, content, y, view); break;
-      case "run": paintRun(g, row, content, y, view, t.outline); break;
+      case "run":
+        paintRun(g, row, content, y, view, t.outline);
+        if (t.outline.runs.length > 1) for (const [start, end, proc] of t.marks.stalls) if (proc === row.proc) this.band(view, start, end, y, row.height);
+        break;
       case "span": paintSlices(g, row, content, y, view, t.outline, colours.span, colours["span-ink"]); break;
       case "thread": paintSlices(g, row, content, y, view, t.outline, colours.state[CODE.BLOCKED + 12], colours["on-ready"]); break;
       case "gc": paintSlices(g, row, content, y, view, { texts: [], name: () => "collection" }, colours.gc, colours["span-ink"]); break;
@@ -82,12 +95,20 @@ export class Painter {
     const { t, g } = this;
     const gc = t.contents.get("gc");
     if (gc?.begin) for (let i = 0; i < gc.begin.length; i++) { const x = xOf(view, gc.begin[i]), w = xOf(view, gc.end[i]) - x; if (w > 0.3 && x < view.width && x + w > 0) paintBand(g, x, w, t.height, colours["band-gc"], view.width); }
-    for (const [start, end] of t.marks.stalls) { const x = xOf(view, start), w = xOf(view, end) - x; if (x < view.width && x + w > 0) paintBand(g, x, w, t.height, colours["band-stall"], view.width); }
+    // with several loops a long step stops one of them: then it is marked on its row
+    if (t.outline.runs.length < 2) for (const [start, end] of t.marks.stalls) this.band(view, start, end, 0, t.height);
     g.globalAlpha = 0.35;
-    for (const [, start, end] of t.marks.losses) { const x = xOf(view, start), w = Math.max(xOf(view, end) - x, 3); if (x < view.width && x + w > 0) hatch(g, x, 0, w, t.height, view.width); }
+    for (const [start, end] of merged(t.marks.losses)) { const x = xOf(view, start), w = Math.max(xOf(view, end) - x, 3); if (x < view.width && x + w > 0) hatch(g, x, 0, w, t.height, view.width); }
     const since = xOf(view, t.outline.since);
     if (since > 0) hatch(g, 0, 0, since, t.height, view.width);
     g.globalAlpha = 1;
+  }
+
+  band(view, start, end, y, height) {
+    const x = xOf(view, start), w = xOf(view, end) - x, { g } = this;
+    if (x >= view.width || x + w <= 0) return;
+    g.fillStyle = colours["band-stall"];
+    g.fillRect(Math.max(x, 0), y, Math.max(1, Math.min(x + w, view.width) - Math.max(x, 0)), height);
   }
 
   arrows(ys, view, top) {
@@ -208,7 +229,7 @@ export class Painter {
       g.lineTo(t.width, height);
       g.fill();
     }
-    for (const [, start, end] of t.marks.losses) hatch(g, xOf(whole, start), 0, Math.max(xOf(whole, end) - xOf(whole, start), 3), height, t.width);
+    for (const [start, end] of merged(t.marks.losses)) hatch(g, xOf(whole, start), 0, Math.max(xOf(whole, end) - xOf(whole, start), 3), height, t.width);
     const x = xOf(whole, view.start), w = Math.max(xOf(whole, view.end) - x, 2);
     g.globalAlpha = 0.62;
     g.fillStyle = colours.surface;

@@ -43,7 +43,7 @@ export class Timeline {
     this.path = null;        // pieces of a critical path
     this.follow = false;
     this.asked = null;
-    this.frames = { times: new Float64Array(600), count: 0 };
+    this.frames = { times: new Float64Array(600), count: 0, unpacking: 0 };  // ms of script of each, answers taken in since the one before included
     this.build();
     this.painter = new Painter(this);
     bindPointer(this);
@@ -178,7 +178,8 @@ export class Timeline {
       const began = performance.now();
       this.painter.paint();
       const times = this.frames;
-      times.times[times.count++ % times.times.length] = performance.now() - began;
+      times.times[times.count++ % times.times.length] = performance.now() - began + times.unpacking;
+      times.unpacking = 0;
       this.fetch();
     });
   }
@@ -227,6 +228,7 @@ export class Timeline {
   }
 
   take(answer, place) {
+    const began = performance.now();
     for (const [row, content] of Object.entries(answer.rows)) {
       unpacked(content);
       Object.assign(content, place);
@@ -237,6 +239,7 @@ export class Timeline {
     }
     Object.assign(this.marks, place, { stalls: answer.stalls, losses: answer.losses });
     for (const row of this.contents.keys()) { if (this.contents.size <= KEPT) break; this.contents.delete(row); }
+    this.frames.unpacking += performance.now() - began;
   }
 
   /** A promise of the moment when everything in view has come. */
