@@ -3,7 +3,7 @@
 import { h, swap } from "./dom.js";
 import { hatch, paintArrow, paintBand, paintCounter, paintLogs, paintPopulation, paintRun, paintSlices, paintTask, xOf } from "./paint.js";
 import { CODE, colours } from "./theme.js";
-import { clock, count, duration, instant, niceStep } from "./units.js";
+import { clock, count, duration, instant, niceStep, short } from "./units.js";
 
 const ARROWS = 250;
 const CANCEL = 5;
@@ -284,10 +284,10 @@ export class Painter {
     row.canOpen = t.outline.canOpen(row);
     const element = h("div", {
       class: `label${row.kind === "section" ? " section" : ""}${row.dead ? " dead" : ""}`, role: "treeitem", "aria-level": row.depth + 1, "data-row": row.id,
-      "aria-label": `${row.label || "lane"}${row.more ? `, ${row.more}` : ""}`, title: row.label.length > 24 ? row.label.slice(0, 400) : false,
+      "aria-label": `${row.label || "lane"}${row.more ? `, ${row.more}` : ""}`, title: row.label.length > 20 ? row.label.slice(0, 400) : false,
       style: { height: `${row.height}px`, paddingLeft: `${8 + Math.min(row.depth, 10) * 10}px` },
     }, row.canOpen ? h("span", { class: "twist", "aria-hidden": "true" }) : h("span", { class: "twist", style: { visibility: "hidden" } }),
-    h("span", { class: "text", dir: "auto" }, row.label.slice(0, 300)), row.more ? h("span", { class: "more" }, row.more) : null);
+    h("span", { class: "text", dir: "auto" }, short(row.label).slice(0, 300)), row.more ? h("span", { class: "more" }, row.more) : null);
     element.row = row;
     return element;
   }

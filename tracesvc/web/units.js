@@ -76,4 +76,13 @@ export function day(ns) {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** A long dotted name by its end, which tells one from the other. */
+export function short(name, room = 26) {
+  if (name.length <= room || !/^[\w.<>]+$/.test(name)) return name;
+  const parts = name.split(".").filter((part) => part !== "<locals>");
+  let text = parts.pop();
+  while (parts.length && text.length + parts.at(-1).length < room) text = `${parts.pop()}.${text}`;
+  return text;
+}
+
 export const words = (name) => name.replaceAll("_", " ");
