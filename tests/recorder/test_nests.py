@@ -12,9 +12,11 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from trio.testing import MockClock
 
-from tests.recorder.recording import trace
-from tracesvc.events import CancelSource
+import tracesvc
+from tests.recorder.recording import Memory, trace
+from tracesvc.events import CancelSource, Outcome
 from tracesvc.recorder.identity import number_of
+from tracesvc.recorder.structure import TAKEN
 from tracesvc.recorder.tree import task_id
 
 LEAVES = st.one_of(
@@ -162,3 +164,67 @@ def test_who_cancelled_whom(nest):
         if event.scope in expected:
             reached.setdefault(event.task, []).append(event.scope)
     assert reached == knows.caught
+
+
+def test_what_must_not_leave_the_program_is_in_no_message_and_no_reason():
+    async def fail() -> None:
+        raise ValueError("user 4711 is unknown")
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            reasons = ("user 4711 left",) if hasattr(trio.CancelScope, "_cancel") else ()
+            scope.cancel(*reasons)
+            await trio.lowlevel.checkpoint()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+        except* ValueError:
+            pass
+
+    redact = tracesvc.Redaction(patterns=[r"\d{4}"])
+    recording = trace(main, redact=redact)
+    (error,) = recording.of("task_error")
+    assert error.message == "user [redacted] is unknown"
+    assert not any("4711" in e.why for e in recording.of("cancel_request"))
+    assert trace(main).of("task_error")[0].message == "user 4711 is unknown"
+
+
+def functions() -> dict[str, object]:
+    run = trio._core._run
+    return {
+        f"{cls.__name__}.{name}": value
+        for cls in (run.CancelScope, run.Nursery, run.Deadlines)
+        for name, value in vars(cls).items()
+    }
+
+
+def test_trios_functions_are_what_they_were():
+    async def main() -> None:
+        async with tracesvc.open_tracer(Memory(), groups=["+scopes"]) as tracer:
+            during = functions()
+            assert not tracer.statistics().missing
+            assert {name for name in before if during[name] is not before[name]} == {
+                taken.owner + "." + taken.name for group in TAKEN.values() for taken in group
+            }
+
+    before = functions()
+    trio.run(main)
+    assert all(functions()[name] is value for name, value in before.items())
+
+
+def test_a_function_that_takes_other_arguments_leaves_its_group_out(monkeypatch):
+    def _add_exc(self: object, exc: BaseException, reason: object, more: object = None) -> None:
+        original(self, exc, reason)
+
+    original = trio.Nursery._add_exc
+    monkeypatch.setattr(trio.Nursery, "_add_exc", _add_exc)
+
+    async def main() -> None:
+        with trio.move_on_after(0):
+            await trio.sleep_forever()
+
+    recording = trace(main)
+    assert [m for m in recording.statistics.missing if m.startswith("nurseries: Nursery._add_exc")]
+    assert not recording.of("nursery_open")
+    assert recording.of("cancel_request")
+    assert {e.outcome for e in recording.of("task_exit")} == {Outcome.UNKNOWN}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tracesvc.analysis.cancellation import Cancellations
 from tracesvc.analysis.holders import Holders
 from tracesvc.analysis.stacks import StacksAround, lines, place
 from tracesvc.events import Reason
@@ -16,6 +17,7 @@ from tracesvc.model.pieces import OPEN, Pieces
 from tracesvc.model.reader import Trace
 from tracesvc.model.replay import Replay
 from tracesvc.model.states import State
+from tracesvc.model.words import duration
 
 __all__ = ["TaskAt", "Tree", "tasks_at"]
 
@@ -52,6 +54,8 @@ class TaskAt:
     """where it is suspended, innermost first: ``function (file:line)``; of long waits that the trace has stacks of"""
     place: str = ""
     """the innermost of them that is the program's own"""
+    cancelled: str = ""
+    """what had it cancelled that still lives, and when; of the last time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +103,11 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
     regions: list[Pieces] = []
     gaps = 0
     stacks, holders = StacksAround(at), Holders(at)
+    cancels = Cancellations(replay.names, at)
     for part in replay.parts():
         stacks.add(part)
         holders.add(part)
+        cancels.add(part)
         here = part.phases.take(_touching(part.phases, at))
         if len(here):
             phases.append(here)
@@ -127,6 +133,10 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
             task.stack, task.place = lines(frames), place(frames)
     _hold(tasks, holders)
     time = replay.walk.ended if at is None else at
+    for task in tasks.values():
+        if reached := cancels.of(task.task):
+            when, what = reached[-1]
+            task.cancelled = f"{duration(max(0, time - when))} ago, {what.text}"
     runs = {p: n for p, n in replay.walk.runs().items() if any(t.proc == p for t in tasks.values())}
     ordered, roots = _family(tasks)
     return Tree(time, ordered, roots, runs, gaps)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tracesvc.analysis.account import Group, account, sentence
-from tracesvc.analysis.path import Kind, Stretch, critical_path
-from tracesvc.analysis.window import load
+from tracesvc.analysis.cancellation import Cancellation
+from tracesvc.analysis.path import Kind, Stretch, critical_path, leaves
+from tracesvc.analysis.window import Window, load
 from tracesvc.model.pieces import OPEN, SPANS, ById, Pieces
 from tracesvc.model.reader import Trace
 from tracesvc.model.walk import Chunk, Opens, Walk
@@ -50,6 +51,8 @@ class Why:
     """the same, by what it was; the totals add up to the duration"""
     gaps: bool
     """whether events are missing within it"""
+    cancelled: list[tuple[int, int, Cancellation]]
+    """(when, task, what had it) of each cancellation that reached a task of the path within it"""
 
     @property
     def duration(self) -> int:
@@ -86,6 +89,10 @@ class Why:
             "count": self.count,
             "text": self.text,
             "gaps": self.gaps,
+            "cancelled": [
+                {"reached": time, "reached_task": task, **one.as_dict()}
+                for time, task, one in self.cancelled
+            ],
             "unknown": self.unknown,
             "groups": [group.as_dict() for group in self.groups],
             "path": [stretch.as_dict() for stretch in self.path],
@@ -150,7 +157,23 @@ def why(trace: Trace, span: str | int | None = None) -> Why:
         path=path,
         groups=account(path),
         gaps=window.gaps,
+        cancelled=_cancelled(window, path, start, end),
     )
+
+
+def _cancelled(
+    window: Window, path: list[Stretch], start: int, end: int
+) -> list[tuple[int, int, Cancellation]]:
+    if window.cancels is None:
+        return []
+    tasks = {stretch.task for stretch in [*path, *leaves(path)]}
+    found = [
+        (time, task, one)
+        for task in tasks
+        for time, one in window.cancels.of(task, start)
+        if time <= end
+    ]
+    return sorted(found, key=lambda row: row[:2])
 
 
 def _rank(trace: Trace, spans: Pieces, i: int, wanted: str | int | None) -> tuple[int, int]:
@@ -206,6 +229,7 @@ def why_window(trace: Trace, start: int, end: int, task: int | None = None) -> W
         path=path,
         groups=account(path),
         gaps=window.gaps,
+        cancelled=_cancelled(window, path, start, end),
     )
 
 

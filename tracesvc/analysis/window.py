@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tracesvc.analysis.cancellation import Cancellations
 from tracesvc.analysis.stacks import Stacks
 from tracesvc.events import TaskCreate
 from tracesvc.model.phases import NAMELESS, Phases
@@ -82,6 +83,8 @@ class Window:
         """task -> name"""
         self.stacks: Final = stacks
         """of the waits that ended in the interval, and were long"""
+        self.cancels: Cancellations | None = None
+        """which cancellations reached whom, up to the end of the interval"""
         self.gaps: Final = gaps
         """whether events are missing in the interval"""
 
@@ -187,8 +190,10 @@ def load(trace: Trace, start: int, end: int) -> Window:
     names: dict[int, str] = {}
     gaps = False
     stacks = Stacks(None, start, end)
+    cancels = Cancellations(replay.names, end)
     for part in replay.parts():
         stacks.add(part)
+        cancels.add(part)
         p = part.phases
         kept = p.take((p.end >= start) & (p.start <= end))
         if len(kept):
@@ -203,4 +208,6 @@ def load(trace: Trace, start: int, end: int) -> Window:
         gaps = gaps or any(start <= gap.time <= end for gap in part.gaps)
     ended = Pieces.join(collections)
     ended = ended.take(ended.end != OPEN)
-    return Window(Phases.join(phases), Pieces.join(calls), ended, names, stacks, gaps=gaps)
+    window = Window(Phases.join(phases), Pieces.join(calls), ended, names, stacks, gaps=gaps)
+    window.cancels = cancels
+    return window

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import Any, Final
 
 from tracesvc.cli.words import amount, clock, duration
-from tracesvc.events import Event, LossCause, ProcKind, Reason
+from tracesvc.events import CancelSource, Event, LossCause, Outcome, ProcKind, Reason
 from tracesvc.format import (
     Batch,
     Damage,
@@ -149,21 +150,23 @@ class Lines:
 
     def _value(self, name: str, role: str, value: Any, event: Event) -> str:
         match role:
-            case "task" | "waker" | "parent" if value:
+            case "task" | "waker" | "parent" | "requester" if value:
                 return self._task(value) if role == "task" else f"{name}={self._task(value)}"
-            case "task" | "waker" | "parent":
+            case "task" | "waker" | "parent" | "requester":
                 return ""
-            case "name" | "text":
+            case "outcome":
+                return "" if value == Outcome.UNKNOWN else _word(Outcome, value)
+            case "cancel source":
+                return _word(CancelSource, value)
+            case "timeout":
+                return f"{name}={duration(value)}" if value >= 0 else ""
+            case "name" | "text" | "exception" | "message" | "why":
                 text = " ".join(str(value).split())
                 text = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
                 # the name of a new task stands there already
                 return "" if event.type == "task_create" and name == "name" else text
             case "reason":
-                return (
-                    Reason(value).name.lower().replace("_", " ")
-                    if value in set(Reason)
-                    else str(value)
-                )
+                return _word(Reason, value)
             case "ns":
                 return f"{name}={duration(value)}"
             case "value":
@@ -238,6 +241,10 @@ class JsonLines(Lines):
                 "lost": end.lost,
             }
         )
+
+
+def _word(kind: type[IntEnum], number: int) -> str:
+    return kind(number).name.lower().replace("_", " ") if number in set(kind) else str(number)
 
 
 def _kind(number: int) -> str:

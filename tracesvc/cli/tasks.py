@@ -81,6 +81,8 @@ def _state(task: TaskAt, time: int) -> str:
         said += f", woken by task {task.waker}"
     if task.place:
         said += f", at {task.place}"
+    if task.cancelled:
+        said += f", cancelled {task.cancelled}"
     if task.regions:
         said += f", in {' > '.join(task.regions)}"
     return said

@@ -22,6 +22,8 @@ __all__ = ["command"]
 SMALL: Final = 0.01
 """share of the whole below which a line is left out"""
 DEEPEST: Final = 6
+MOST: Final = 20
+"""cancellations that are told"""
 BAR: Final = 20
 
 
@@ -87,6 +89,8 @@ def _print(found: Why, clock: Clock, *, path: bool) -> None:
         say(console, " ".join(f"{key}={value}" for key, value in found.attributes.items()))
     say(console, "")
     _groups(console, found.groups, max(1, found.duration), 0)
+    for time, task, one in found.cancelled[:MOST]:
+        say(console, f"{clock.text(time)}  task {task} was cancelled: {one.text}")
     if path:
         say(console, "")
         _path(console, found, clock)

@@ -155,6 +155,7 @@ def nests(
     scope: type,
     status: type,
     tell: Callable[[Any], Any],
+    say: Callable[[Any], str],
     sources: dict[str, int],
     sleep: CodeType,
     /,

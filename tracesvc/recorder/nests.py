@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
@@ -48,7 +49,16 @@ from tracesvc.recorder.tree import task_id
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
 
-__all__ = ["SLEEP", "SOURCES", "Nests", "forget_requests", "requests", "tell"]
+__all__ = [
+    "SLEEP",
+    "SOURCES",
+    "Nests",
+    "forget_requests",
+    "redaction",
+    "requests",
+    "say",
+    "tell",
+]
 
 SOURCES: Final[dict[str, int]] = {
     "explicit": int(CancelSource.CALLED),
@@ -74,6 +84,19 @@ def forget_requests() -> None:
     requests.clear()
 
 
+class _Redaction:
+    text: Callable[[object], object] | None = None
+    """what must not leave the program is taken out of texts; None: nothing"""
+
+
+redaction: Final = _Redaction()
+
+
+def say(text: object) -> str:
+    """A text of the program's, as it may be recorded."""
+    return cut_name(text if redaction.text is None else redaction.text(text))
+
+
 def tell(error: BaseException) -> tuple[str, str, str] | None:
     """(type, what it says, both in one) of an exception; None: it is nothing but cancellation."""
     if type(error) is trio.Cancelled:
@@ -87,7 +110,7 @@ def tell(error: BaseException) -> tuple[str, str, str] | None:
         said = _text(others[0]) if others else ""
     else:
         name, said = _type(error), _text(error)
-    name, said = cut_name(name), cut_name(said)
+    name, said = cut_name(name), say(said)
     return name, said, cut_name(f"{name}: {said}" if said else name)
 
 
@@ -310,7 +333,7 @@ class Nests:
             source,
             0 if nursery is None else number_of(nursery),
             _timeout(scope),
-            cut_name(why) if why else "",
+            (why if self._reached is not None else say(why)) if why else "",
         )
         self._proc.extend((CancelRequest.number, now(), number, task, rest))
         key = id(scope)

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from tracesvc.recorder.native import native
-from tracesvc.recorder.nests import SLEEP, SOURCES, forget_requests, tell
+from tracesvc.recorder.nests import SLEEP, SOURCES, forget_requests, redaction, say, tell
 from tracesvc.recorder.recording import Recording
 
 __all__ = ["GROUPS", "Structure", "enter_run", "leave_run"]
@@ -81,7 +81,7 @@ _runs: Final[dict[Any, Any]] = {}
 def _native_shape() -> str:
     if native is not None:
         try:
-            native.nests(_run.CancelScope, _run.CancelStatus, tell, SOURCES, SLEEP)
+            native.nests(_run.CancelScope, _run.CancelStatus, tell, say, SOURCES, SLEEP)
             native.seams(_runs, _run.GLOBAL_RUN_CONTEXT)
         except (AttributeError, TypeError) as exc:
             return str(exc)
@@ -108,8 +108,14 @@ def leave_run(runner: Any, recording: Any) -> None:
 class Structure:
     """Replaces the functions for one session, and puts them back."""
 
-    def __init__(self, wanted: frozenset[str], natively: bool) -> None:
-        """``wanted``: groups, by name; ``natively``: the session records so."""
+    def __init__(
+        self,
+        wanted: frozenset[str],
+        natively: bool,
+        redact: Callable[[object], object] | None = None,
+    ) -> None:
+        """``wanted``: groups, by name; ``natively``: the session records so; ``redact`` is for texts."""
+        self._redact: Final = redact
         self._natively: Final = natively
         self._originals: Final[list[tuple[type, str, Any, Any]]] = []
         self.missing: Final[list[str]] = []
@@ -128,6 +134,7 @@ class Structure:
 
     def open(self) -> None:
         """Have trio call ours."""
+        redaction.text = self._redact
         forget_requests()
         if native is not None:
             native.forget_requests()

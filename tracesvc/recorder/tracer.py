@@ -156,7 +156,9 @@ class Tracer:
         if choice is not None and "stacks" not in choice:
             session.slow = -1
         self._structure = Structure(
-            groups_of(None) if choice is None else choice.groups, way.native
+            groups_of(None) if choice is None else choice.groups,
+            way.native,
+            None if options.redact is None else options.redact.text,
         )
         session.structure = self._structure.groups
         self._objects = Objects(session, everything=options.watch == "all")

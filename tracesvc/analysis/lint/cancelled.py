@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from tracesvc.analysis.cancellation import Cancellations
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
 from tracesvc.events import TaskRunnable, WakeCause
 from tracesvc.model.pieces import OPEN
@@ -50,8 +51,10 @@ class CancelledStillRunning(Lint):
         super().__init__(limits, names)
         self._cancellations: list[_Cancellation] = []
         self._of: dict[int, _Cancellation] = {}
+        self._causes = Cancellations(names)
 
     def add(self, part: Part) -> None:
+        self._causes.add(part)
         p = part.phases
         hit = p.take(
             (p.state == State.WAITING)
@@ -88,6 +91,10 @@ class CancelledStillRunning(Lint):
             return {}
         return {t: ns for t, ns in late.items() if ns >= AT_ONCE * max(others)}
 
+    def _why(self, task: int, one: _Cancellation) -> str:
+        reached = self._causes.of(task, one.times[task])
+        return f" ({reached[0][1].text})" if reached else ""
+
     def findings(self, end: int) -> list[Finding]:
         found: dict[str, Finding] = {}
         for one in self._cancellations:
@@ -102,7 +109,7 @@ class CancelledStillRunning(Lint):
                 found[name] = Finding(
                     "cancelled-still-running",
                     f"task {short(name)} {what} {duration(lived)} after it was cancelled "
-                    f"by task {one.waker}, with {len(one.tasks) - 1} more",
+                    f"by task {one.waker}, with {len(one.tasks) - 1} more{self._why(task, one)}",
                     one.proc,
                     [task],
                     [name],

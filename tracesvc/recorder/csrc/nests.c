@@ -12,7 +12,7 @@ static const char *const scope_names[SCOPE_SLOTS] = {"_cancel_status", "_deadlin
 static const char *const status_names[STATUS_SLOTS] = {"_scope", "effectively_cancelled", "_parent", "_children", "_tasks"};
 static PyTypeObject *scope_type, *status_type;
 static Py_ssize_t scope_slot[SCOPE_SLOTS], status_slot[STATUS_SLOTS];
-static PyObject *tell, *sources, *sleep_code;             /* what Python gives: see nests.py */
+static PyObject *tell, *say, *sources, *sleep_code;             /* what Python gives: see nests.py */
 static PyObject *str_parent_task, *str_cancel_status, *str_closed, *str_main_task, *str_main_task_outcome,
     *str_error, *str_source, *str_reason, *str_cancel_reason, *str_clock, *str_current_time, *empty;
 
@@ -297,7 +297,7 @@ void nests_cancel(Hooks *h, PyObject *scope, PyObject *reason) {
     if (n->reached) why = Py_XNewRef(n->why);
     else if (reason && reason != Py_None) {
         PyObject *given = attribute(reason, str_reason);
-        if (given && given != Py_None) why = text_of(given);
+        if (given && given != Py_None) why = PyObject_CallOneArg(say, given);
         if (!why) report();
     }
     int64_t number = number_of(scope), requester = hooks_records(h)->running, time = clock_now();
@@ -394,12 +394,12 @@ static int find_slots(PyTypeObject *type, const char *const *names, int n, Py_ss
     return 0;
 }
 
-/* nests(CancelScope, CancelStatus, tell, sources, sleep_code): TypeError: they have not the shape that they had. */
+/* nests(CancelScope, CancelStatus, tell, say, sources, sleep_code): TypeError: they have not the shape that they had. */
 static PyObject *set_shape(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *scope, *status, *how, *names, *code;
+    PyObject *scope, *status, *how, *what, *names, *code;
     Py_ssize_t of_scope[SCOPE_SLOTS], of_status[STATUS_SLOTS];
-    if (!PyArg_ParseTuple(args, "O!O!OO!O!", &PyType_Type, &scope, &PyType_Type, &status, &how, &PyDict_Type, &names, &PyCode_Type,
+    if (!PyArg_ParseTuple(args, "O!O!OOO!O!", &PyType_Type, &scope, &PyType_Type, &status, &how, &what, &PyDict_Type, &names, &PyCode_Type,
                           &code))
         return NULL;
     if (find_slots((PyTypeObject *)scope, scope_names, SCOPE_SLOTS, of_scope) ||
@@ -410,6 +410,7 @@ static PyObject *set_shape(PyObject *module, PyObject *args) {
     Py_XSETREF(scope_type, (PyTypeObject *)Py_NewRef(scope));
     Py_XSETREF(status_type, (PyTypeObject *)Py_NewRef(status));
     Py_XSETREF(tell, Py_NewRef(how));
+    Py_XSETREF(say, Py_NewRef(what));
     Py_XSETREF(sources, Py_NewRef(names));
     Py_XSETREF(sleep_code, Py_NewRef(code));
     Py_RETURN_NONE;
