@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from tracesvc.cli.amounts import BYTES, SECONDS
+
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
     from tracesvc.service.config import parse_address
@@ -58,6 +60,28 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="Its private key, PEM.",
 )
 @click.option(
+    "--keep",
+    "age",
+    type=SECONDS,
+    metavar="TIME",
+    help="Delete sessions so long after their last frame, like 30d; else never.",
+)
+@click.option(
+    "--keep-bytes",
+    "source_bytes",
+    type=BYTES,
+    metavar="BYTES",
+    help="Delete the oldest sessions of a source that has more, like 20G; else never.",
+)
+@click.option(
+    "--keep-free",
+    default="256M",
+    show_default=True,
+    type=BYTES,
+    metavar="BYTES",
+    help="Take nothing while less of the disk is free.",
+)
+@click.option(
     "--grace",
     default=5.0,
     show_default=True,
@@ -79,6 +103,9 @@ def command(
     insecure: bool,
     tls_certificate: Path | None,
     tls_key: Path | None,
+    age: float | None,
+    source_bytes: float | None,
+    keep_free: float,
     grace: float,
     server: str,
 ) -> None:
@@ -94,8 +121,9 @@ def command(
     import trio
 
     from tracesvc.service import CertificateError, Config, ServiceError
-    from tracesvc.store import StoreError
+    from tracesvc.store import Keep, StoreError
 
+    keep = Keep(age, None if source_bytes is None else int(source_bytes), int(keep_free))
     logging.basicConfig(format="tracesvc: %(message)s", level=logging.WARNING, stream=sys.stderr)
     host, port = listen
     try:
@@ -109,6 +137,7 @@ def command(
                 insecure=insecure,
                 tls_certificate=tls_certificate,
                 tls_key=tls_key,
+                keep=keep,
                 grace=grace,
                 server=server,
             ),
