@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tracesvc.events import TaskRunnable
+from tracesvc.events import LossCause, TaskRunnable
 from tracesvc.format import LossRow
 from tracesvc.model.phases import Phases
 from tracesvc.model.pieces import OPEN, Pieces
@@ -69,6 +69,7 @@ class Run:
     """``idle[column]``: ns that it waited for I/O"""
     rows: list[Row] = field(default_factory=list)
     losses: list[LossRow] = field(default_factory=list)
+    """after which it is not known what its tasks were in"""
     wakes: list[Wake] = field(default_factory=list)
     """empty where there are too many to follow"""
 
@@ -239,7 +240,8 @@ class _Sums:
             places.append(len(run.rows))
             run.rows.append(Row(one, values.T))
         for loss in losses:
-            if loss.proc in runs and loss.end >= self._edges[0] and loss.start <= self._edges[-1]:
+            here = loss.end >= self._edges[0] and loss.start <= self._edges[-1]
+            if loss.proc in runs and here and LossCause.loses_track(loss.cause):
                 runs[loss.proc].losses.append(loss)
         for at, waker, woken in self._wakes or ():
             one, other = self._shared[waker], self._shared[woken]
