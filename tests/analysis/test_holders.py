@@ -92,10 +92,24 @@ def test_nothing_is_proved_across_a_gap():
     assert tasks_at(read(data), 60).tasks[2].holder == 0
 
 
+def test_a_watched_lock_says_who_has_it():
+    events = (
+        ("object_name", 6, LOCK, 7, "db"),
+        ("step_start", 7, 4),
+        ("counter", 8, "db.owner", 4.0, 0),
+        ("step_yield", 9, 4),
+        *block(40, 2),
+    )
+    assert holder(50, *events) == 4
+    assert holder(None, *events) == 4
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_in_a_program_it_is_never_another_one(tmp_path, seed, mock_clock):
     path, shape = tmp_path / "a.trace", random.Random(seed)
     locks = [trio.Lock() for _ in range(3)]
+    if seed % 2:
+        tracesvc.watch(locks[0], name="first")
     seen = []
 
     async def work():

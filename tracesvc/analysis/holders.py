@@ -3,7 +3,8 @@
 Theory of operation
 ===================
 
-A trace does not say who takes a lock that is free.  But as long as a task waits for a lock, it is never free: it goes
+Of a lock that the program watches (`tracesvc.watch`) the trace has the owner from when somebody begins to wait.  Of any
+other it does not say who takes it while it is free.  But as long as a task waits for a lock, it is never free: it goes
 from task to task, to the one that has waited longest.  So the holder at an instant, while somebody waits, is
 
 * the task that ends the first wait for it afterwards, for who gives it back had it all the time; or
@@ -19,7 +20,8 @@ from typing import Final
 
 import numpy as np
 
-from tracesvc.events import Reason, TaskRunnable
+from tracesvc.events import Counter, ObjectName, Reason, TaskRunnable
+from tracesvc.model.columns import Columns
 from tracesvc.model.phases import Phases
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
@@ -57,6 +59,10 @@ class Holders:
         """task -> ns when it last ended a wait for a condition, up to the instant"""
         self._got: dict[int, int] = {}
         """task -> ns of the first end of a wait of its for a condition after the instant"""
+        self._watched: dict[str, int] = {}
+        """name of the counter that has the owner of a lock -> the lock; two of one name are not told apart"""
+        self._owner: dict[int, tuple[int, int]] = {}
+        """watched lock -> (ns, task) of what the counter said last, up to the instant"""
         self._last_gap = self._next_gap = 0
         """ns where events are missing: the last time up to the instant, and the first one after it"""
 
@@ -67,6 +73,8 @@ class Holders:
                 self._last_gap = max(self._last_gap, gap.time)
             else:
                 self._next_gap = min(self._next_gap or _NEVER, gap.time)
+        if part.columns is not None:
+            self._look(part.columns)
         p = handed_over(part.phases, Reason.LOCK)
         if len(p):
             p = p.take(np.argsort(p.end, kind="stable"))
@@ -85,6 +93,24 @@ class Holders:
             else:
                 self._got[task] = min(self._got.get(task, _NEVER), end)
 
+    def _look(self, columns: Columns) -> None:
+        """What the counters of watched locks say."""
+        names = columns.of(ObjectName)
+        for kind, number, name in zip(
+            names.kind.tolist(), names.object.tolist(), names.names("name"), strict=True
+        ):
+            if kind == Reason.LOCK:
+                known = self._watched.setdefault(f"{name}.owner", number)
+                self._watched[f"{name}.owner"] = number if known == number else 0
+        if not self._watched:
+            return
+        table = columns.of(Counter)
+        wanted = [i for i in np.unique(table.name).tolist() if columns.strings[i] in self._watched]
+        for i in np.flatnonzero(np.isin(table.name, wanted) & (table.time <= self._time)).tolist():
+            lock = self._watched[columns.strings[table.name[i]]]
+            said = int(table.time[i]), int(table.value[i])
+            self._owner[lock] = max(self._owner.get(lock, (0, 0)), said)
+
     def of(self, lock: int, since: int) -> int:
         """The task that holds a lock; 0: not known.  ``since``: ns, when the one that waits longest for it began to."""
         end, giver = self._after.get(lock, (0, 0))
@@ -92,6 +118,9 @@ class Holders:
         if giver and self._got.get(giver, _NEVER) > end and gap > end:
             return giver
         handed, task = self._before.get(lock, (0, 0))
+        said, owner = self._owner.get(lock, (0, 0))
+        if owner and max(handed, self._last_gap) <= said:
+            return owner
         last = max(self._gave.get(task, 0), self._last_gap)
         if task and since <= handed and last <= handed:
             return task
