@@ -11,6 +11,7 @@ from tests.analysis.streams import Hand
 from tests.recorder.recording import trace
 from tests.traces import program
 from tracesvc.analysis import NotFoundError, why, why_window
+from tracesvc.analysis.account import short
 from tracesvc.analysis.path import Kind, leaves
 from tracesvc.events import ProcKind, Reason
 from tracesvc.model import read
@@ -379,3 +380,9 @@ def test_a_program_that_waits_for_its_children_is_told_which_was_the_last():
     (wait,) = [s for s in found.path if s.reason == "nursery"]
     assert wait.waker_name.rsplit(".", 1)[-1] == "slow"
     assert "waiting for children, the last of them slow" in found.text
+
+
+def test_only_names_of_functions_are_shortened():
+    assert short("app.Shop.quote.<locals>.ask") == "ask"
+    for name in ("<init>", "tracesvc push to http://127.0.0.1:7070", "worker 1.5", "a..b", "größe"):
+        assert short(name) == name

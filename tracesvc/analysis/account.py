@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -122,9 +123,12 @@ class Group:
         }
 
 
+_DOTTED: Final = re.compile(r"(?:(?:\w+|<\w+>)\.)+\w+")
+
+
 def short(name: str) -> str:
-    """The last part of a dotted name: what its function is called."""
-    return name if name.startswith("<") else name.rsplit(".", 1)[-1]
+    """The last part of the name of a function; any other name as it is."""
+    return name.rsplit(".", 1)[-1] if _DOTTED.fullmatch(name) else name
 
 
 def account(path: Iterable[Stretch]) -> list[Group]:
