@@ -135,6 +135,11 @@ class Run:
     nurseries: dict[int, tuple[int, set[int]]] = field(default_factory=dict)
     """nursery -> its owner and its live children"""
     open_regions: dict[int, list[int]] = field(default_factory=dict)
+    created: dict[int, int] = field(default_factory=dict)
+    errors: dict[int, int] = field(default_factory=dict)
+    """nursery -> how many"""
+    scopes: list[int] = field(default_factory=list)
+    """that were cancelled"""
     threads: dict[int, tuple[Writer, str]] = field(default_factory=dict)
     """task -> the worker thread that runs a call for it"""
 
@@ -311,12 +316,10 @@ class Program:
         self.emit(proc, "task_create", init, 0, 0, "<init>", "trio.Runner.init")
         if not old:
             return run
-        system = self.new_id()
-        run.nurseries[system] = init, set()
+        system = self.open_nursery(run, init)
         main = self.spawn(run, init, system, "main")
         self.emit(proc, "task_waiting", init, int(Reason.NURSERY), system)
-        nursery = self.new_id()
-        run.nurseries[nursery] = main, set()
+        nursery = self.open_nursery(run, main)
         for _ in range(self.random.randrange(12)):
             task = self.spawn(run, main, nursery, "old worker")
             if self.random.random() < 0.5:
@@ -340,9 +343,40 @@ class Program:
             self.objects.append(self.new_id())
         return int(reason), self.random.choice(self.objects)
 
+    def open_nursery(self, run: Run, owner: int) -> int:
+        nursery = self.new_id()
+        run.nurseries[nursery] = owner, set()
+        run.created[nursery] = run.errors[nursery] = 0
+        self.emit(run.proc, "nursery_open", owner, nursery)
+        return nursery
+
+    def close_nursery(self, run: Run, task: int, nursery: int) -> None:
+        del run.nurseries[nursery]
+        children, errors = run.created.pop(nursery), run.errors.pop(nursery)
+        self.emit(run.proc, "nursery_close", task, nursery, children, errors)
+
+    def cancel(self, run: Run, owner: int, nursery: int = 0, source: int = 1) -> None:
+        scope = self.new_id()
+        run.scopes.append(scope)
+        why = "ValueError: no" if source == 3 else ""
+        rest = (run.running, source, nursery, self.random.choice((-1, 10**9)), why)
+        self.emit(run.proc, "cancel_request", scope, owner, *rest)
+
+    def outcome(self, run: Run, task: int) -> int:
+        """How a task ends; told, if by an exception."""
+        mine = [n for n, (_, children) in run.nurseries.items() if task in children]
+        if not mine or self.random.random() < 0.7:
+            return self.random.choice((1, 3))
+        nursery = mine[0]
+        run.errors[nursery] += 1
+        self.emit(run.proc, "task_error", task, nursery, "ValueError", "no")
+        self.cancel(run, run.nurseries[nursery][0], nursery, 3)
+        return 2
+
     def spawn(self, run: Run, parent: int, nursery: int, name: str) -> int:
         task = self.new_id()
         run.nurseries[nursery][1].add(task)
+        run.created[nursery] += 1
         self.emit(run.proc, "task_create", task, parent, nursery, name, f"app.py:{name}")
         return task
 
@@ -354,6 +388,8 @@ class Program:
         causes = (1, 4, 5, 6) if run.running else (0, 2, 3, 6)
         cause = self.random.choice(causes)
         self.emit(run.proc, "task_runnable", task, run.running, cause)
+        if cause in (3, 5) and run.scopes:
+            self.emit(run.proc, "task_cancelled", task, self.random.choice(run.scopes))
 
     def turn(self, run: Run) -> None:
         """One thing happens in a run."""
@@ -391,8 +427,7 @@ class Program:
         own = [n for n, (owner, _) in run.nurseries.items() if owner == task]
         if roll < 0.15:
             if not own or self.random.random() < 0.2:
-                own = [self.new_id()]
-                run.nurseries[own[0]] = task, set()
+                own = [self.open_nursery(run, task)]
             name = self.random.choice(("worker", "handler", "tracesvc reader", "größe"))
             self.spawn(run, task, self.random.choice(own), name)
         elif roll < 0.3 and waiting:
@@ -403,6 +438,10 @@ class Program:
             self.gc(run.proc)
         elif roll < 0.5:
             self.on_the_side(run, task)
+        elif roll < 0.52:
+            self.cancel(run, task)
+        elif roll < 0.54 and own and not run.nurseries[own[-1]][1]:
+            self.close_nursery(run, task, own[-1])
         elif roll < 0.65:
             self.emit(run.proc, "step_yield", task)
             run.running = 0
@@ -416,8 +455,7 @@ class Program:
         reason, object_ = self.a_reason()
         if task == run.init or (busy and self.random.random() < 0.5):
             if not busy:  # only the init task: it always has something to wait for
-                system = own[0] if own else self.new_id()
-                run.nurseries.setdefault(system, (task, set()))
+                system = own[0] if own else self.open_nursery(run, task)
                 self.spawn(run, task, system, "main")
                 busy = [system]
             reason, object_ = int(Reason.NURSERY), busy[0]
@@ -445,6 +483,7 @@ class Program:
             self.side.remove(side)
             self.emit(side[2], "proc_stop")
             side[2].live = False
+        outcome = self.outcome(run, task)
         for nursery, (owner, children) in list(run.nurseries.items()):
             if owner == task:
                 del run.nurseries[nursery]
@@ -454,7 +493,7 @@ class Program:
                 joined = row.reason == Reason.NURSERY and row.object == nursery
                 if joined and not children:
                     self.wake(run, owner)
-        self.emit(run.proc, "task_exit", task)
+        self.emit(run.proc, "task_exit", task, outcome)
         run.running = 0
 
     def on_the_side(self, run: Run, task: int) -> None:

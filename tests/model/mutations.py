@@ -19,7 +19,10 @@ from tracesvc.format import Batch, Damage, End, Generation, Loss, Procs, Snapsho
 from tracesvc.format.batch import encode_batch
 from tracesvc.format.frames import encode_frame
 
-ROLES = ("task", "waker", "parent", "nursery", "object", "span", "parent span", "region")
+ROLES = (
+    *("task", "waker", "parent", "nursery", "object", "span", "parent span", "region"),
+    *("scope", "requester"),
+)
 
 
 @dataclass
@@ -45,6 +48,11 @@ class Piece:
         else:
             body = self.record.pack()
         return encode_frame(FrameKind(self.kind), self.number, body)
+
+
+def _changed(event: Event, **new: Any) -> Event:
+    names = ("time", "proc", "seq", *(f.name for f in event.fields))
+    return type(event)(*(new.get(name, getattr(event, name)) for name in names))
 
 
 def pieces_of(stream: Stream) -> list[Piece]:
@@ -138,8 +146,8 @@ class Mutator:
             ]
             if any(name not in p.names for p in (a, b) for name in wanted):
                 return "nothing", []
-        pieces[a.number].events[i] = dataclasses.replace(two, time=one.time)
-        pieces[b.number].events[j] = dataclasses.replace(one, time=two.time)
+        pieces[a.number].events[i] = _changed(two, time=one.time)
+        pieces[b.number].events[j] = _changed(one, time=two.time)
         return f"swap {one} and {two}", list(pieces.values())
 
     def _other(self, old: int, ids: list[int]) -> int:
@@ -156,7 +164,7 @@ class Mutator:
         event = piece.events[i]
         new = self._other(getattr(event, name), self.ids[role])
         events = list(piece.events)
-        events[i] = dataclasses.replace(event, **{name: new})
+        events[i] = _changed(event, **{name: new})
         return f"{name} {new} in {event}", [self._with(piece, events)]
 
     def _change_count(self) -> tuple[str, list[Piece]]:
