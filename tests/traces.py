@@ -192,7 +192,8 @@ class Stream:
 class Program:
     """A random program, its recorder and its reader in one; see `program`."""
 
-    def __init__(self, seed: int, runs: int, losses: float, batch: int) -> None:
+    def __init__(self, seed: int, runs: int, losses: float, batch: int, nests: bool) -> None:
+        self.nests = nests
         self.random = random.Random(seed)
         self.now = START
         self.ids = 0
@@ -347,7 +348,8 @@ class Program:
         nursery = self.new_id()
         run.nurseries[nursery] = owner, set()
         run.created[nursery] = run.errors[nursery] = 0
-        self.emit(run.proc, "nursery_open", owner, nursery)
+        if self.nests:
+            self.emit(run.proc, "nursery_open", owner, nursery)
         return nursery
 
     def close_nursery(self, run: Run, task: int, nursery: int) -> None:
@@ -364,6 +366,8 @@ class Program:
 
     def outcome(self, run: Run, task: int) -> int:
         """How a task ends; told, if by an exception."""
+        if not self.nests:
+            return 0
         mine = [n for n, (_, children) in run.nurseries.items() if task in children]
         if not mine or self.random.random() < 0.7:
             return self.random.choice((1, 3))
@@ -388,7 +392,7 @@ class Program:
         causes = (1, 4, 5, 6) if run.running else (0, 2, 3, 6)
         cause = self.random.choice(causes)
         self.emit(run.proc, "task_runnable", task, run.running, cause)
-        if cause in (3, 5) and run.scopes:
+        if cause in (3, 5) and run.scopes:  # there are none without nests
             self.emit(run.proc, "task_cancelled", task, self.random.choice(run.scopes))
 
     def turn(self, run: Run) -> None:
@@ -438,9 +442,9 @@ class Program:
             self.gc(run.proc)
         elif roll < 0.5:
             self.on_the_side(run, task)
-        elif roll < 0.52:
+        elif self.nests and roll < 0.52:
             self.cancel(run, task)
-        elif roll < 0.54 and own and not run.nurseries[own[-1]][1]:
+        elif self.nests and roll < 0.54 and own and not run.nurseries[own[-1]][1]:
             self.close_nursery(run, task, own[-1])
         elif roll < 0.65:
             self.emit(run.proc, "step_yield", task)
@@ -584,6 +588,7 @@ def program(
     generations: int = 4,
     losses: float = 0.0,
     batch: int = 200,
+    nests: bool = False,
 ) -> Stream:
     """The stream of a random program, complete and right.
 
@@ -594,5 +599,6 @@ def program(
         generations: As many, if there are events enough.
         losses: Share of the sealed buffers that find the full queue full.
         batch: Events in a frame, at most.
+        nests: Whether it tells of nurseries, cancellation and outcomes too.
     """
-    return Program(seed, runs, losses, batch).play(events, generations)
+    return Program(seed, runs, losses, batch, nests).play(events, generations)

@@ -19,7 +19,8 @@ def test_mutations_are_found(capsys):
     told_by_totals_alone: Counter[str] = Counter()
     examples = []
     for seed in range(MUTANTS // PER_STREAM):
-        stream = program(seed, events=(200, 400, 600)[seed % 3], losses=0.02 * (seed % 2), batch=60)
+        size, losses = (200, 400, 600)[seed % 3], 0.02 * (seed % 2)
+        stream = program(seed, events=size, losses=losses, batch=60, nests=True)
         assert verify(stream.data).ok
         mutator = Mutator(stream, seed)
         for _ in range(PER_STREAM):
