@@ -36,8 +36,8 @@ class Structure:
         """scopes whose cancellation was asked for"""
         self._raised = 0
         """the task that ends now by an exception"""
-        self._told = False
-        """the trace tells of nurseries"""
+        self.orderly = True
+        """no task has left a nursery open"""
         self.whole = True
         """nothing is missing since the run, or the trace, began"""
 
@@ -52,7 +52,6 @@ class Structure:
     # --- nurseries -------------------------------------------------------------------------------
 
     def nursery_open(self, task: int, nursery: int) -> None:
-        self._told = True
         if nursery <= 0 or task <= 0:
             self._complain("nursery", f"task {task} opens nursery {nursery}")
         elif nursery in self._nurseries:
@@ -73,7 +72,7 @@ class Structure:
             )
         found = self._nurseries.pop(nursery, None)
         if found is None:
-            if self.whole:
+            if self.whole and self.orderly:
                 self._complain("nursery", f"nursery {nursery} closes, which is not open")
         elif found.owner != task:
             self._complain("nursery", f"task {task} closes nursery {nursery} of {found.owner}")
@@ -94,7 +93,7 @@ class Structure:
             return
         found = self._nurseries.get(nursery)
         if found is None:
-            if self.whole:
+            if self.whole and self.orderly:
                 self._complain("error", f"it reaches nursery {nursery}, which is not open")
         else:
             found.errors += 1
@@ -114,7 +113,8 @@ class Structure:
                 break
 
     def _forget(self, task: int) -> None:
-        """What a task that has ended left open."""
+        """What a task that has ended left open: it is misnested, and what comes of it may be out of order."""
+        self.orderly = self.orderly and task not in {n.owner for n in self._nurseries.values()}
         self._nurseries = {n: one for n, one in self._nurseries.items() if one.owner != task}
         self._scopes = {n: owner for n, owner in self._scopes.items() if owner != task}
 
@@ -134,8 +134,6 @@ class Structure:
         found = self._nurseries.get(nursery)
         if found is not None and found.owner != task:
             self._complain("scope", f"nursery {nursery} of {found.owner} is one of task {task}")
-        elif found is None and nursery and self.whole and self._told:
-            self._complain("scope", f"nursery {nursery}, of scope {scope}, is not open")
 
     def _check_owner(self, scope: int, task: int) -> None:
         owner = self._scopes.get(scope)

@@ -271,8 +271,6 @@ class Run:
         if self.known and self.begun and requester != running and not other:
             what = f"task {running} runs" if running else "no task runs"
             self._complain("requester", f"scope {scope} is cancelled by {requester} while {what}")
-        if task:
-            self._lives("a scope", task)
         if timeout < -1:
             self._complain("scope", f"scope {scope} has a timeout of {timeout} ns")
         self._structure.cancel_request(scope, task, source, nursery)

@@ -320,7 +320,10 @@ class Nests:
         source = self._source(scope, status, reason, told)
         if source < 0:
             return
-        owner, nursery = (None, None) if status is None else _owner(status)
+        if self._reached is not None:
+            owner, nursery = self._reached._parent_task, self._reached
+        else:
+            owner, nursery = (None, None) if status is None else _owner(status)
         why = self._why if self._reached is not None else getattr(reason, "reason", None)
         number, requester = number_of(scope), self._proc.records.running
         if not number:

@@ -293,7 +293,8 @@ void nests_cancel(Hooks *h, PyObject *scope, PyObject *reason) {
     if (status == Py_None) status = NULL;
     int source = source_of(h, scope, status, reason);
     if (source < 0) return;
-    if (status) owner = owner_of(status, &nursery);
+    if (n->reached) nursery = n->reached, owner = attribute(nursery, str_parent_task);
+    else if (status) owner = owner_of(status, &nursery);
     if (n->reached) why = Py_XNewRef(n->why);
     else if (reason && reason != Py_None) {
         PyObject *given = attribute(reason, str_reason);
