@@ -91,11 +91,13 @@ async def _fly(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_emit, tracer, watch)
             await trio.sleep(1.0)
+            while not recorders[0].window.begin:  # noqa: ASYNC110 - the first frames are on their way
+                await trio.sleep(0.01)
+            first = recorders[0].window.begin
             for i in range(snapshots):
                 path = directory / f"{i}.trace"
-                age = time.monotonic() - began
                 window = await recorders[i % 2].snapshot(path)
-                wanted = min(age, recorders[i % 2].min_age)
+                wanted = min((window.end - first) / 1e9, recorders[i % 2].min_age)
                 short += not (window.full or window.seconds >= wanted)
                 judged.append(pool.submit(judge, path))
                 if i >= 8:  # the judge must not fall behind

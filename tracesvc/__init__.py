@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tracesvc.control.errors import ControlError
     from tracesvc.control.install import install
     from tracesvc.model.reader import Trace, read
+    from tracesvc.sinks import triggers
     from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "read",
     "region",
     "span",
+    "triggers",
     "watch",
 ]
 
@@ -60,6 +62,7 @@ _LATER = {
     "agent": "tracesvc.control.agent",
     "install": "tracesvc.control.install",
     "read": "tracesvc.model.reader",
+    "triggers": "tracesvc.sinks.triggers",
 }
 """what a program that is only traced does not need: imported when it is asked for"""
 
@@ -67,5 +70,6 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    module = import_module(_LATER[name])
+    found = globals()[name] = module if name == "triggers" else getattr(module, name)
     return found

@@ -33,6 +33,8 @@ class Summary:
     session: str | None
     source: dict[str, Any]
     """what is known of the program"""
+    origin: str
+    """of which session this is a snapshot or was recovered, and why; empty for a session of its own"""
     started: int | None
     """time of day at the beginning; None where the header is missing"""
     begin: int
@@ -121,6 +123,7 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
     return Summary(
         session=None if session is None else session.id,
         source={} if session is None else session.source,
+        origin="" if session is None else session.origin,
         started=None if session is None else session.started,
         begin=begin,
         duration=max(0, survey.walk.ended - begin),

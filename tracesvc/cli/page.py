@@ -86,6 +86,8 @@ class Page:
         self._say(
             f"{s.events:,} events, {lost}; {size(s.bytes)}, {s.bytes / max(1, s.events):.1f} bytes per event"
         )
+        if s.origin:
+            self._say(s.origin, "yellow")
         if not s.ended:
             self._say("not ended: the trace is being written, or its program was killed", "yellow")
         for note in s.choice.notes():

@@ -66,12 +66,25 @@ class Session:
     """ns of the trace's clock at the same moment"""
     choice: Choice = field(default_factory=Choice)
     """what was chosen to be recorded"""
+    origin: str = ""
+    """of which session this is a part, and why it was made of it; empty: it is no part of another"""
 
     def wall(self, time: int) -> int | None:
         """Time of day, in ns since the epoch, of a time in the trace (by the clocks at the start)."""
         if self.started is None or self.monotonic is None:
             return None
         return self.started + time - self.monotonic
+
+
+def _origin(options: dict[str, Any]) -> str:
+    if "recovered_from" in options:
+        return f"recovered from the black box of session {options['recovered_from']}"
+    if "snapshot_of" not in options:
+        return ""
+    origin = f"a snapshot of session {options['snapshot_of']}"
+    return (
+        f"{origin}; {options['trigger']}: {options.get('why')}" if "trigger" in options else origin
+    )
 
 
 def read(source: Source) -> Trace:
@@ -177,7 +190,10 @@ class Trace:
         if self._header is not None:
             header = self._header
             choice = Choice.of(header.options)
-            return Session(header.session, header.source, header.wall, header.monotonic, choice)
+            origin = _origin(header.options)
+            return Session(
+                header.session, header.source, header.wall, header.monotonic, choice, origin
+            )
         if self._decoder.session is not None:
             return Session(self._decoder.session, {}, None, None)
         return None

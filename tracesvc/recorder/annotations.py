@@ -40,6 +40,7 @@ __all__ = [
     "Span",
     "counter",
     "log",
+    "on_failed_span",
     "open_annotations",
     "recording",
     "region",
@@ -240,6 +241,8 @@ class Span(_Work):
         exc: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        if exc is not None and _listeners and not self.ended:
+            _tell_failure(self.name, exc)
         session = recording.session
         if self._leave(current_span) and session is not None and self.begun_in is session:
             proc, task = _writer(session)
@@ -486,3 +489,27 @@ if not TYPE_CHECKING and native is not None:
     )
     native.annotations(cut_name, cut_text, _attributes, _repair, LEVELS, documents)
     span, region, log, counter = (getattr(native, name) for name in TWINS)
+
+
+_listeners: Final[list[Callable[[str, BaseException], None]]] = []
+
+
+def on_failed_span(listener: Callable[[str, BaseException], None], listen: bool) -> None:
+    """Have ``listener`` called with the name and the exception of every span that ends in one, or no more.
+
+    It is called in the middle of the program, in whatever thread, and must take no time.
+    """
+    if listen:
+        _listeners.append(listener)
+    elif listener in _listeners:
+        _listeners.remove(listener)
+    if native is not None:
+        native.on_failure(_tell_failure if _listeners else None)
+
+
+def _tell_failure(name: str, exc: BaseException) -> None:
+    for listener in _listeners:
+        try:
+            listener(name, exc)
+        except Exception:  # it is nobody's fault in here
+            _repair("span", "failed and nobody could be told")

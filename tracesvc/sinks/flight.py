@@ -12,9 +12,11 @@ import os
 import secrets
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -29,7 +31,9 @@ from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.file import THREAD, Compression, FileSink
 from tracesvc.sinks.queue import FrameQueue
 from tracesvc.sinks.replay import Replay
+from tracesvc.sinks.shots import Shots
 from tracesvc.sinks.threads import in_thread
+from tracesvc.sinks.triggers import Trigger
 
 __all__ = ["FRAME_OVERHEAD", "FlightRecorder", "FlightWindow"]
 
@@ -80,13 +84,22 @@ class FlightRecorder(Sink):
       min_age: seconds that it reaches back, if they fit.
       max_bytes: what it holds at most, at any moment, the objects that its frames are included: at least 1 MiB.  A
         snapshot under way keeps what it writes in memory beside that.
+      triggers: when it is to take a snapshot by itself, see `tracesvc.triggers`.
+      directory: for the snapshots of the triggers; it is made.
 
     Raises:
+      TypeError: one of ``triggers`` is none.
       ValueError: ``min_age`` is negative, or ``max_bytes`` less than 1 MiB.
     """
 
     def __init__(
-        self, min_age: float = 10.0, max_bytes: int = 16 << 20, *, name: str = "flight recorder"
+        self,
+        min_age: float = 10.0,
+        max_bytes: int = 16 << 20,
+        *,
+        triggers: Sequence[Trigger] = (),
+        directory: str | os.PathLike[str] = "snapshots",
+        name: str = "flight recorder",
     ) -> None:
         if not 0 <= min_age < 1e9:
             raise ValueError(f"min_age must be seconds, 0 or more, not {min_age}")
@@ -97,16 +110,47 @@ class FlightRecorder(Sink):
         self.max_bytes: Final = max_bytes
         self.generation_bytes = max_bytes // GENERATIONS
         self._ring: _Ring | None = None
+        for trigger in triggers:
+            if not isinstance(trigger, Trigger):
+                raise TypeError(f"{trigger!r} is no trigger: see tracesvc.triggers")
+        self.triggers: Final = tuple(triggers)
+        self.directory: Final = Path(directory)
 
     def open_queue(self) -> FrameQueue:
         """The ring itself: a frame is in it as soon as it is handed out."""
-        self._ring = _Ring(int(self.min_age * 1e9), self.max_bytes)
+        shots = Shots(self.triggers, self.directory, self._write_now) if self.triggers else None
+        self._ring = _Ring(int(self.min_age * 1e9), self.max_bytes, shots)
         return self._ring
 
     async def run(self, frames: FrameQueue) -> None:
-        """Until the session is over."""
+        """Until the session is over; takes the snapshots that the triggers ask for."""
         self._begin(frames)
-        await frames.get()
+        assert isinstance(frames, _Ring)
+        if frames.shots is None:
+            await frames.get()
+            return
+        try:
+            await in_thread(partial(self.directory.mkdir, parents=True, exist_ok=True), name=THREAD)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(frames.shots.run, self._take_shot)
+                await frames.get()
+                frames.shots.finish()
+        except OSError as exc:
+            raise SinkError(
+                f"no snapshots in {self.directory}: {exc.strerror or exc}; choose another directory"
+            ) from exc
+        finally:
+            frames.shots.close()
+
+    async def _take_shot(self, path: Path, options: dict[str, Any]) -> None:
+        await self._write(path, "auto", options)
+
+    def _write_now(self, path: Path, options: dict[str, Any]) -> None:
+        """When the program ends, and there is no run any more."""
+        if self._ring is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frames, _ = self._ring.take([], options)
+            path.write_bytes(b"".join(frame.data for frame in frames))
 
     @property
     def window(self) -> FlightWindow:
@@ -144,11 +188,16 @@ class FlightRecorder(Sink):
             generation fits in its ``max_bytes``.
         """
         log("snapshot of the flight recorder", level="debug")  # a mark in the trace
-        frames, window = await self._take()
         if isinstance(to, Sink):
+            frames, window = await self._take({})
             await to.run(Replay(frames))
             return window
-        path = Path(to)
+        return await self._write(Path(to), compression, {})
+
+    async def _write(
+        self, path: Path, compression: Compression, options: dict[str, Any]
+    ) -> FlightWindow:
+        frames, window = await self._take(options)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             await FileSink(part, compression=compression).run(Replay(frames))
@@ -162,20 +211,20 @@ class FlightRecorder(Sink):
                 part.unlink()
         return window
 
-    async def _take(self) -> tuple[list[Frame], FlightWindow]:
+    async def _take(self, options: dict[str, Any]) -> tuple[list[Frame], FlightWindow]:
         """What it holds, once everything is in it that was emitted before the call."""
         ring = self._ring
         if ring is None:
             raise SinkError("the flight recorder holds nothing: give it to open_tracer() first")
         if ring.ask_end is None or ring.over:
             await trio.lowlevel.checkpoint()
-            return ring.take([])
+            return ring.take([], options)
         taken: list[tuple[list[Frame], FlightWindow] | SinkError] = []
         done, token = trio.Event(), trio.lowlevel.current_trio_token()
 
         def answer(end: list[Frame]) -> None:
             try:
-                taken.append(ring.take(end))
+                taken.append(ring.take(end, options))
             except SinkError as exc:
                 taken.append(exc)
             if in_run(token):
@@ -206,9 +255,10 @@ class _Generation:
 class _Ring(FrameQueue):
     """A queue that the sink takes nothing from: what it holds is the newest whole generations."""
 
-    def __init__(self, min_age: int, max_bytes: int) -> None:
+    def __init__(self, min_age: int, max_bytes: int, shots: Shots | None) -> None:
         """``min_age`` in ns."""
         super().__init__()
+        self.shots: Final = shots
         self._min_age: Final = min_age
         self._max_bytes: Final = max_bytes
         self._header: Frame | None = None
@@ -237,6 +287,8 @@ class _Ring(FrameQueue):
         if self._closed is not None:
             self._lose(frame.count, self._closed)
             return
+        if self.shots is not None:
+            self.shots.frame(frame)
         if frame.kind == FrameKind.HEADER:
             self._header = frame
             self._session = Header.unpack(frame.body()).session
@@ -300,8 +352,8 @@ class _Ring(FrameQueue):
             self._newest_gone > end - self._min_age,
         )
 
-    def take(self, end: list[Frame]) -> tuple[list[Frame], FlightWindow]:
-        """A whole stream: what is in it, closed by ``end``; in the sink's run.
+    def take(self, end: list[Frame], more: dict[str, Any]) -> tuple[list[Frame], FlightWindow]:
+        """A whole stream: what is in it, closed by ``end``; with ``more`` in the options of its header.
 
         Raises:
           SinkError: there is nothing.
@@ -311,7 +363,7 @@ class _Ring(FrameQueue):
                 f"the flight recorder holds nothing: no generation fits in {self._max_bytes:,} bytes, give it more"
             )
         kept = [frame for generation in self._generations for frame in generation.frames]
-        session, options = str(uuid.uuid4()), {"snapshot_of": self._session}
+        session, options = str(uuid.uuid4()), {"snapshot_of": self._session, **more}
         return [
             apart(frame, session, options) for frame in (self._header, *kept, *end)
         ], self.window()

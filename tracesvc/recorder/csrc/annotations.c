@@ -422,11 +422,29 @@ static PyObject *call_enter(PyObject *self, PyObject *const *args, size_t n, PyO
     return Work_enter(owner_of_bound(self));
 }
 
-static PyObject *exit_of(work *self) { return kind_of(self) == SPAN ? Span_exit(self) : Region_exit(self); }
+static PyObject *on_failure;             /* called with the name and the exception of a span that ends in one; NULL: nobody asks */
+
+/* on_failure(function or None) */
+static PyObject *set_on_failure(PyObject *module, PyObject *function) {
+    (void)module;
+    Py_XSETREF(on_failure, function == Py_None ? NULL : Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
+/* `args` are what __exit__ is given: the class of an exception, the exception, a traceback; or None, three times. */
+static PyObject *exit_of(work *self, PyObject *const *args, Py_ssize_t n) {
+    if (kind_of(self) == REGION) return Region_exit(self);
+    if (on_failure && n >= 2 && args[1] != Py_None && !self->ended) {
+        PyObject *done = PyObject_CallFunctionObjArgs(on_failure, self->name, args[1], NULL);
+        if (!done) PyErr_WriteUnraisable(on_failure);
+        Py_XDECREF(done);
+    }
+    return Span_exit(self);
+}
 
 static PyObject *call_exit(PyObject *self, PyObject *const *args, size_t n, PyObject *names) {
-    (void)args, (void)n, (void)names;
-    return exit_of(owner_of_bound(self));
+    (void)names;
+    return exit_of(owner_of_bound(self), args, PyVectorcall_NARGS(n));
 }
 
 static void bound_dealloc(PyObject *self) { Py_DECREF(owner_of_bound(self)); }
@@ -458,7 +476,7 @@ static PyObject *Entry_get(PyObject *self, PyObject *object, PyObject *type) {
 static PyObject *Entry_call(PyObject *self, PyObject *const *args, size_t n, PyObject *names) {
     if (!PyVectorcall_NARGS(n) || names || (!Py_IS_TYPE(args[0], &Span_type) && !Py_IS_TYPE(args[0], &Region_type)))
         return PyErr_Format(PyExc_TypeError, "a span or a region is wanted");
-    return ((entry_point *)self)->exits ? exit_of((work *)args[0]) : Work_enter((work *)args[0]);
+    return ((entry_point *)self)->exits ? exit_of((work *)args[0], args + 1, PyVectorcall_NARGS(n) - 1) : Work_enter((work *)args[0]);
 }
 
 static PyTypeObject Entry_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tracesvc.recorder._native.Entry",
@@ -697,6 +715,7 @@ PyMethodDef annotation_methods[] = {{"span", (PyCFunction)(void (*)(void))span, 
                                     {"log", (PyCFunction)(void (*)(void))log_message, METH_FASTCALL | METH_KEYWORDS, NULL},
                                     {"counter", (PyCFunction)(void (*)(void))counter, METH_FASTCALL, NULL},
                                     {"annotations", annotations, METH_VARARGS, NULL},
+                                    {"on_failure", set_on_failure, METH_O, NULL},
                                     {"open_annotations", open_annotations, METH_NOARGS, NULL},
                                     {0}};
 
