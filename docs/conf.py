@@ -33,6 +33,7 @@ nitpick_ignore += [
     ("py:class", name)
     for name in (
         "Compression",
+        "Event",
         "LossCause",
         "OverheadStatistics",
         "OptionKeywords",
