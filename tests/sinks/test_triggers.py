@@ -82,10 +82,31 @@ async def cancelled(name: str) -> None:
         await trio.lowlevel.checkpoint()
 
 
+async def fall(*errors: Exception) -> None:
+    """Out of a nursery, all at once."""
+
+    async def raises(exc: Exception) -> None:
+        raise exc
+
+    with pytest.raises(ExceptionGroup):
+        async with trio.open_nursery() as nursery:
+            for exc in errors:
+                nursery.start_soon(raises, exc)
+
+
 async def crowd(tasks: int) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(tasks):
             nursery.start_soon(trio.sleep, 0.01)
+
+
+async def fill(items: int) -> None:
+    """A channel that is watched."""
+    send, receive = trio.open_memory_channel[int](100)
+    tracesvc.watch(send, name="jobs")
+    async with send, receive:
+        for item in range(items):
+            await send.send(item)
 
 
 async def count(name: str, *values: float) -> None:
@@ -145,11 +166,23 @@ CASES = {
         lambda: cancelled("GET /"),
         "",
     ),
+    "nursery": (
+        lambda: triggers.NurseryFailed(2, after=0),
+        lambda: fall(LOUD, LOUD),
+        lambda: fall(LOUD),
+        "2 exceptions left nursery",
+    ),
     "tasks": (
         lambda: triggers.TasksAbove(40, after=0),
         lambda: crowd(60),
         lambda: crowd(20),
         "tasks live",
+    ),
+    "channel": (
+        lambda: triggers.CounterAbove("jobs.depth", 30, after=0),
+        lambda: fill(40),
+        lambda: fill(20),
+        "counter jobs.depth is 30",
     ),
     "depth": (
         lambda: triggers.CounterAbove("jobs.*", 100, after=0),
