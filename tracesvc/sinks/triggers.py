@@ -90,7 +90,7 @@ class Trigger:
 
     @property
     def name(self) -> str:
-        """What it is called in the trace and in the name of the file: ``long_step``."""
+        """What it is called in the trace and in the name of the file, such as ``long_step``."""
         kind = type(self).__name__
         return "".join("_" + c.lower() if c.isupper() else c for c in kind).lstrip("_")
 
