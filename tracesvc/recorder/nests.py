@@ -357,6 +357,8 @@ class Nests:
             source = 0
         elif self.task is None or scope._deadline <= trio.current_time():
             source = CancelSource.DEADLINE
+        elif self.task._parent_nursery is None:  # trio's init task
+            source = CancelSource.SHUTDOWN
         else:
             source = CancelSource.CALLED
         if source != CancelSource.DEADLINE:

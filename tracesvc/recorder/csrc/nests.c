@@ -276,7 +276,9 @@ static int source_of(Hooks *h, PyObject *scope, PyObject *status, PyObject *reas
     else if (reason) source = 0;
     else {
         PyObject *runner = n->task ? task_get(n->task, RUNNER) : NULL;
-        source = !runner || (time_of(runner, &clock) && deadline <= clock) ? numbers.source_deadline : numbers.source_called;
+        source = !runner || (time_of(runner, &clock) && deadline <= clock) ? numbers.source_deadline
+                 : task_get(n->task, PARENT_NURSERY) == Py_None            ? numbers.source_shutdown    /* trio's init task */
+                                                                           : numbers.source_called;
     }
     if (source != numbers.source_deadline) return source;
     /* A checkpoint that finds itself cancelled says so by a scope that is over before it begins. */
