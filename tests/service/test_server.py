@@ -212,9 +212,9 @@ async def test_ipv6(tmp_path):
 async def test_whoever_sends_much_that_is_refused_gets_the_answer(tmp_path, server):
     """Most clients read nothing before they have sent everything."""
     async with running(tmp_path, server=server) as service:
-        for path in ("/nowhere", f"/v1/sessions/{uuid.uuid4()}/frames"):
+        for path in ("/v1/nowhere", f"/v1/sessions/{uuid.uuid4()}/frames"):
             answer = await service.client.post(path, content=bytes(5 << 20))
-            problem(answer, *((404, "not-found") if path == "/nowhere" else (415, "media-type")))
+            problem(answer, *((404, "not-found") if path == "/v1/nowhere" else (415, "media-type")))
         assert (await service.get("/healthz")).status_code == 200
 
 
@@ -222,7 +222,7 @@ async def test_whoever_sends_much_that_is_refused_gets_the_answer(tmp_path, serv
 async def test_whoever_sends_without_end_is_cut_off(tmp_path, server):
     async with running(tmp_path, server=server) as service:
         connection = await service.raw(
-            b"POST /nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"POST /v1/nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         chunk = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
         async with connection:
