@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from tracesvc.cli.amounts import BYTES, SECONDS
+from tracesvc.service.config import Config, parse_address
+from tracesvc.store import Keep
+
+if TYPE_CHECKING:
+    from tracesvc.service import Certificate
+
+__all__ = ["command"]
+
+PREFIX: Final = "TRACESVC_SERVE"
+"""of environment variables: --max-body is TRACESVC_SERVE_MAX_BODY"""
+BY_THEMSELVES: Final = {
+    *("data", "host", "port", "tokens", "insecure", "tls_certificate", "tls_key", "server", "keep")
+}
+"""fields of `Config` that have an option made for them; the others get one made of their name"""
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
-    from tracesvc.service.config import parse_address
-
     try:
         return parse_address(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
 
 
-@click.command("serve")
+def _file(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    """Take what a configuration file says for defaults: flags and the environment go before it."""
+    if value is None:
+        return
+    try:
+        found = tomllib.loads(value.read_text())
+    except OSError as exc:
+        raise click.BadParameter(f"{value}: {exc.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise click.BadParameter(f"{value} is no TOML: {exc}") from None
+    known = {other.name for other in context.command.params} - {"config", "check"}
+    if unknown := {*found} - known:
+        raise click.BadParameter(f"{value}: there is no setting {min(unknown)!r}")
+    context.default_map = found
+
+
+def _settings(function: Any) -> Any:
+    """An option for each setting that has none of its own."""
+    own = [f for f in fields(Config) if f.name not in BY_THEMSELVES]
+    for field in reversed(own):
+        kind = {"int": click.IntRange(0), "float": click.FloatRange(0)}.get(
+            str(field.type).removesuffix(" | None"), click.STRING
+        )
+        function = click.option(
+            f"--{field.name.replace('_', '-')}",
+            default=field.default,
+            show_default=True,
+            type=kind,
+            help="See the documentation of the service's settings.",
+        )(function)
+    return function
+
+
+@click.command("serve", context_settings={"auto_envvar_prefix": PREFIX})
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_file,
+    help="TOML with settings by the names of these options; flags and environment go before it.",
+)
 @click.option(
     "--listen",
     default="127.0.0.1:7070",
@@ -61,14 +117,12 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 )
 @click.option(
     "--keep",
-    "age",
     type=SECONDS,
     metavar="TIME",
     help="Delete sessions so long after their last frame, like 30d; else never.",
 )
 @click.option(
     "--keep-bytes",
-    "source_bytes",
     type=BYTES,
     metavar="BYTES",
     help="Delete the oldest sessions of a source that has more, like 20G; else never.",
@@ -82,66 +136,68 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="Take nothing while less of the disk is free.",
 )
 @click.option(
-    "--grace",
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    type=click.FloatRange(0, 3600),
-    help="Time for requests in flight, once told to stop.",
-)
-@click.option(
     "--server",
     default="anycorn",
     show_default=True,
     type=click.Choice(["anycorn", "hypercorn"]),
     help="The HTTP server.",
 )
+@click.option(
+    "--log",
+    "log_form",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="How to log to standard error.",
+)
+@click.option(
+    "--log-level",
+    default="warning",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="From which level on.",
+)
+@click.option("--check", is_flag=True, help="Say what would hold and where it is from, and end.")
+@_settings
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     listen: tuple[str, int],
-    data: Path,
-    tokens: Path | None,
-    insecure: bool,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    age: float | None,
-    source_bytes: float | None,
+    log_form: str,
+    log_level: str,
+    check: bool,
+    keep: float | None,
+    keep_bytes: float | None,
     keep_free: float,
-    grace: float,
-    server: str,
+    **settings: Any,
 ) -> None:
     """Collect, keep and stream the sessions of many programs.
 
     On an address that others than this machine reach, nothing is open without a token; at the first start one is made
     and shown. Tokens may also come from TRACESVC_TOKENS: SCOPE[,SCOPE][@PREFIX] TOKEN, between semicolons.
-    """
-    if (tls_certificate is None) != (tls_key is None):
-        raise click.UsageError("--tls-certificate and --tls-key go together")
-    import logging
 
+    Every setting is a flag, an environment variable (--max-body: TRACESVC_SERVE_MAX_BODY) or a line in the TOML file
+    (max_body), and counts in that order.
+    """
+    if (settings["tls_certificate"] is None) != (settings["tls_key"] is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together")
     import trio
 
-    from tracesvc.service import CertificateError, Config, ServiceError
-    from tracesvc.store import Keep, StoreError
+    from tracesvc.service import CertificateError, ServiceError
+    from tracesvc.service.logs import set_up
+    from tracesvc.store import StoreError
 
-    keep = Keep(age, None if source_bytes is None else int(source_bytes), int(keep_free))
-    logging.basicConfig(format="tracesvc: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    kept = Keep(keep, None if keep_bytes is None else int(keep_bytes), int(keep_free))
     host, port = listen
+    config = Config(host=host, port=port, keep=kept, **settings)
+    set_up(log_form, log_level)
     try:
-        trio.run(
-            _serve,
-            Config(
-                data,
-                host,
-                port,
-                tokens=tokens,
-                insecure=insecure,
-                tls_certificate=tls_certificate,
-                tls_key=tls_key,
-                keep=keep,
-                grace=grace,
-                server=server,
-            ),
-        )
+        certificate = _certificate(config)
+        if check:
+            _check(context, config)
+            return
+        trio.run(_serve, config, certificate)
     except* (CertificateError, ServiceError, StoreError) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -149,17 +205,39 @@ def command(
         raise SystemExit(f"tracesvc: {error}") from None
 
 
-async def _serve(config: object) -> None:
+def _certificate(config: Config) -> Certificate | None:
+    from tracesvc.service import Certificate
+
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    return Certificate(config.tls_certificate, config.tls_key)
+
+
+def _check(context: click.Context, config: Config) -> None:
+    """Print the settings, each with where it is from."""
+    from tracesvc.service import gate_of
+
+    gate_of(config, config.host, make=False)
+    for parameter in context.command.params:
+        name = parameter.name
+        if name in ("config", "check", "help"):
+            continue
+        found = context.get_parameter_source(name)
+        source = "?" if found is None else found.name.lower().replace("_", " ")
+        where = {"default map": "file", "commandline": "flag"}.get(source, source)
+        value = context.params.get(name)
+        if name == "listen":
+            value = f"{config.host}:{config.port}"
+        click.echo(f"{name} = {'' if value is None else value}  ({where})")
+
+
+async def _serve(config: Config, certificate: Certificate | None) -> None:
     import signal
 
     import trio
 
-    from tracesvc.service import Certificate, Config, serve
+    from tracesvc.service import serve
 
-    assert isinstance(config, Config)
-    certificate = None
-    if config.tls_certificate is not None and config.tls_key is not None:
-        certificate = Certificate(config.tls_certificate, config.tls_key)
     stopping = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:

@@ -36,7 +36,9 @@ def command(files: tuple[Path, ...], port: int, *, no_browser: bool) -> None:
         raise SystemExit(f"tracesvc: {exc.filename}: {exc.strerror}") from None
     except FormatError as exc:
         raise SystemExit(f"tracesvc: {exc}") from None
-    config = Config(files[0].parent, "127.0.0.1", port, grace=0.5, insecure=True)
+    config = Config(
+        files[0].parent, "127.0.0.1", port, grace=0.5, insecure=True, trace_itself=False
+    )
     try:
         trio.run(_view, config, store, not no_browser)
     except* ServiceError as group:

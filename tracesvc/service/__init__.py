@@ -6,18 +6,21 @@ import ipaddress
 import logging
 import os
 import time
-from contextlib import AsyncExitStack
-from functools import partial
-from typing import Final
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from typing import Any, Final
 
 import trio
 
+from tracesvc.recorder.tracer import current_tracer
 from tracesvc.service import server
 from tracesvc.service.access import Gate
 from tracesvc.service.app import make_app
 from tracesvc.service.config import Config, parse_address
+from tracesvc.service.metrics import Metrics, watch_loop
 from tracesvc.service.tls import Certificate, CertificateError
 from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
+from tracesvc.sinks.delivery import open_tracer
+from tracesvc.sinks.flight import FlightRecorder
 from tracesvc.store import FileStore, Store
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "CertificateError",
     "Config",
     "ServiceError",
+    "gate_of",
     "make_app",
     "parse_address",
     "serve",
@@ -70,31 +74,50 @@ async def serve(
         host, port = listener.getsockname()[:2]
         scheme = "http" if certificate is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        flight = FlightRecorder() if config.trace_itself else None
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_traced(flight))
             if store is None:
                 opened = FileStore.open(config.data, keep=config.keep)
                 store = await stack.enter_async_context(opened)
             nursery = await stack.enter_async_context(trio.open_nursery())
-            gate = _gate(config, host)
-            app = make_app(store, config, stopping, gate)
-            await nursery.start(
-                partial(
-                    server.run,
+            app = make_app(store, config, stopping, gate_of(config, host), flight)
+            measured: Metrics = app.state.metrics
+            if isinstance(store, FileStore):
+                store.observe_commits(measured.commits.observe)
+            nursery.start_soon(watch_loop, measured)
+
+            async def answer(task_status: trio.TaskStatus[None]) -> None:
+                await server.run(
                     app,
                     listener,
                     stopping,
                     grace=config.grace,
                     server=config.server,
                     certificate=certificate,
+                    task_status=task_status,
                 )
-            )
+                nursery.cancel_scope.cancel()  # what watches it is over, too
+
+            await nursery.start(answer)
             task_status.started(url)
 
 
-def _gate(config: Config, host: str) -> Gate | None:
+def _traced(flight: FlightRecorder | None) -> AbstractAsyncContextManager[Any]:
+    """The service's own flight recorder is on; where the process is traced by hand already, that goes on."""
+    tracer = current_tracer()
+    by_hand = tracer is not None and not tracer.joinable
+    return nullcontext() if flight is None or by_hand else open_tracer(flight, name="tracesvc")
+
+
+def gate_of(config: Config, host: str, *, make: bool = True) -> Gate | None:
     """Who may come in.
 
-    Where others than this machine reach the service, nobody without a token: if there is none yet, one is made.
+    Where others than this machine reach the service, nobody without a token: if there is none yet, one is made
+    (``make``).
+
+    Raises:
+      ServiceError: the tokens cannot be read, or made.
     """
     if config.insecure:
         return None
@@ -103,7 +126,7 @@ def _gate(config: Config, host: str) -> Gate | None:
         tokens = TokenFile(config.tokens or config.data / "tokens.json", more)
         known = len(tokens.look(time.monotonic()))
         here = ipaddress.ip_address(host).is_loopback
-        if not here and not known:
+        if make and not here and not known:
             text, token = make_token(Scope, note="made at the first start")
             tokens.write([token])
             log.warning(

@@ -229,11 +229,11 @@ def demand_source(access: Access, data: bytes | bytearray) -> None:
 async def login(request: Request) -> Response:
     """``POST /v1/login`` with ``{"token": ...}``: keep it in a cookie that no script sees."""
     gate: Gate | None = request.scope.get(GATE)
-    if gate is None:
-        return Response(status_code=204)
     text = (await json_object(request, MAX_BODY)).get("token")
     if not isinstance(text, str) or _CONTROL.search(text):
         raise ProblemError(422, "bad-json", 'the body is to be {"token": "..."}')
+    if gate is None:
+        return Response(status_code=204)
     if gate.find(text) is None:
         raise ProblemError(401, "bad-token", "this token is unknown, revoked or expired")
     response = Response(status_code=204)

@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
-from tracesvc.service import access, commands, resources, streams
+from tracesvc.control.debug import debug_app
+from tracesvc.service import access, commands, metrics, resources, streams
 from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import Shortcut, ingest
+from tracesvc.service.openapi import description
 from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import question_routes
 from tracesvc.service.timeline import Indexes, picture_routes
+from tracesvc.sinks.flight import FlightRecorder
 from tracesvc.store import Store
 
 __all__ = ["make_app"]
 
 
+async def _frames(request: Request) -> Response:
+    """In and out; what comes in by an ordinary path has not come by here, see `Shortcut`."""
+    return await (ingest if request.method == "POST" else streams.frames)(request)
+
+
+def _admitted(_scope: Any) -> bool:
+    """Whoever gets as far as that has been asked: it is for administrators."""
+    return True
+
+
 def make_app(
-    store: Store, config: Config, stopping: trio.Event, gate: access.Gate | None = None
+    store: Store,
+    config: Config,
+    stopping: trio.Event,
+    gate: access.Gate | None = None,
+    flight: FlightRecorder | None = None,
 ) -> Starlette:
     """``stopping`` is set when the service is to end: streams end then, and `readyz` says so.
 
-    ``gate``: who may come in; None: everybody may do everything.
+    ``gate``: who may come in; None: everybody may do everything.  ``flight``: of the service itself.
     """
+    measured = metrics.Metrics(config.data)
     app = Starlette(
         routes=[
             # first what comes most often: routes are tried in this order
-            Route("/v1/sessions/{session}/frames", ingest, methods=["POST"]),
             Route("/v1/sessions", resources.sessions),
             Route("/v1/sessions/{session}", resources.session, methods=["GET", "DELETE"]),
-            Route("/v1/sessions/{session}/frames", streams.frames),
+            Route("/v1/sessions/{session}/frames", _frames, methods=["GET", "POST"]),
             Route("/v1/sessions/{session}/live", streams.live),
             *question_routes("/v1/sessions/{session}"),
             *picture_routes("/v1/sessions/{session}"),
@@ -46,13 +67,17 @@ def make_app(
             Route("/v1/login", access.login, methods=["POST"]),
             Route("/v1/logout", access.logout, methods=["POST"]),
             Route("/v1/whoami", access.whoami),
+            Route("/metrics", metrics.metrics),
+            Route("/openapi.json", description),
             Route("/healthz", resources.health),
             Route("/readyz", resources.ready),
+            Mount("/debug", debug_app(_admitted, flight=flight)),
             Route("/", page),
             Route("/{file}", page),
         ],
         middleware=[
             Middleware(Guard),
+            Middleware(metrics.Metered, metrics=measured),
             Middleware(access.AccessControl, gate=gate, store=store),
             Middleware(Shortcut),
         ],  # whatever is to see every request: between them
@@ -62,6 +87,8 @@ def make_app(
     app.state.config = config
     app.state.stopping = stopping
     app.state.answers = Answers(config)
+    app.state.metrics = measured
+    measured.agents.set_function(lambda: len(app.state.agents))
     app.state.agents = commands.Agents()
     app.state.exports = Exports()
     app.state.indexes = Indexes()

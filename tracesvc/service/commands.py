@@ -61,6 +61,9 @@ class Agents:
         self._numbers: Final = itertools.count(1).__next__
         self._results: Final[dict[tuple[str, int], trio.MemorySendChannel[dict[str, Any]]]] = {}
 
+    def __len__(self) -> int:
+        return len(self._agents)
+
     def of(self, source: str, labels: dict[str, str]) -> list[_Agent]:
         """Those of a source, or of all, that have these labels."""
         return [
@@ -157,7 +160,7 @@ async def listen(request: Request) -> Response:
         finally:
             agents.remove(agent)
 
-    return StreamResponse(body, request, {}, "application/x-ndjson")
+    return StreamResponse(body, request, {}, "application/x-ndjson", follows=False)
 
 
 async def report(request: Request) -> Response:

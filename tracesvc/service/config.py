@@ -55,5 +55,7 @@ class Config:
     """between signs of life to a program that waits for commands"""
     keep: Keep = field(default_factory=lambda: Keep(free=256 << 20))
     """how long and how much"""
+    trace_itself: bool = True
+    """whether the service has a flight recorder of itself, for ``GET /debug/...``"""
     server: str = "anycorn"
     """the HTTP server: anycorn or hypercorn"""

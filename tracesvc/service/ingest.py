@@ -38,7 +38,7 @@ class Shortcut:
         if scope["type"] == "http" and scope["method"] == "POST":
             found = _FRAMES.fullmatch(scope["path"])
             if found is not None:
-                scope["path_params"] = found.groupdict()
+                scope["path_params"], scope["endpoint"] = found.groupdict(), ingest
                 try:
                     answer = await ingest(Request(scope, receive))
                 except ProblemError as exc:
@@ -82,6 +82,7 @@ async def ingest(request: Request) -> Response:
         raise ProblemError(413, "body-too-large", f"a body may have {config.max_body} bytes")
     intake = _Intake(store, session, offset, access_of(request))
     durable = await intake.take(request, config)
+    request.app.state.metrics.ingested.inc(max(0, durable - offset))
     return Response(b'{"offset": %d}' % durable, media_type="application/json")
 
 

@@ -83,8 +83,9 @@ class ProblemError(Exception):
             "detail": self.detail,
             **self.extra,
         }
+        headers = {**self.headers, "tracesvc-problem": self.code}
         return Response(
-            json.dumps(content), self.status, self.headers, media_type="application/problem+json"
+            json.dumps(content), self.status, headers, media_type="application/problem+json"
         )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 import trio
+from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -49,6 +51,7 @@ class StreamResponse(Response):
         size: int | None = None,
         *,
         resumable: bool = True,
+        follows: bool = True,
     ) -> None:
         super().__init__(None, 200, {"cache-control": "no-store", **headers}, media_type)
         del self.headers["content-length"]
@@ -57,6 +60,8 @@ class StreamResponse(Response):
         self._body = body
         self._stopping: trio.Event = request.app.state.stopping
         self._endless = size is None and resumable
+        self._follows = follows and self._endless
+        self._followers: Gauge = request.app.state.metrics.followers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = False
@@ -77,14 +82,22 @@ class StreamResponse(Response):
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch_client)
-                if self._endless:
-                    nursery.start_soon(watch_service)
-                await self._body(send_part)
-                nursery.cancel_scope.cancel()
+            with self._counted(scope):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(watch_client)
+                    if self._endless:
+                        nursery.start_soon(watch_service)
+                    await self._body(send_part)
+                    nursery.cancel_scope.cancel()
         if not gone:
             await send({"type": "http.response.body", "body": b""})
+
+    def _counted(self, scope: Scope) -> AbstractContextManager[Any]:
+        """Counts as a follower while it lasts."""
+        scope["tracesvc.endless"] = self._endless
+        if not self._follows:
+            return nullcontext()
+        return self._followers.track_inprogress()
 
 
 async def frames(request: Request) -> Response:

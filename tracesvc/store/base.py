@@ -157,6 +157,13 @@ class Store(Protocol):
         """
         ...
 
+    async def totals(self) -> Mapping[str, Mapping[str, int]]:
+        """Sums over all sessions: ``sessions`` by state, ``stored`` (bytes, frames, events), ``lost_events`` by cause.
+
+        What it gives belongs to the caller.
+        """
+        ...
+
     async def read(self, session: str, offset: int, max_bytes: int) -> bytes:
         """Durable bytes from ``offset`` on; empty where there are none (yet)."""
         ...

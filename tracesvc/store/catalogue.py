@@ -142,6 +142,24 @@ class Catalogue:
                 "DELETE FROM sessions WHERE session = ?", [(session,) for session in sessions]
             )
 
+    def totals(self, now: int) -> dict[str, dict[str, int]]:
+        """As `tracesvc.store.Store.totals` promises; ``now``: ns since the epoch."""
+        states = {
+            state: self._db.execute(
+                f"SELECT count(*) FROM sessions WHERE {where}",  # noqa: S608
+                [] if state == "ended" else [now - LIVE_FOR],
+            ).fetchone()[0]
+            for state, where in _STATES.items()
+        }
+        sums = "coalesce(sum(bytes), 0), coalesce(sum(frames), 0), coalesce(sum(events), 0)"
+        row = self._db.execute(f"SELECT {sums} FROM sessions").fetchone()  # noqa: S608
+        lost: dict[str, int] = {}
+        for (packed,) in self._db.execute("SELECT lost FROM sessions WHERE length(lost) > 1"):
+            for cause, count in msgpack.unpackb(packed).items():
+                lost[cause] = lost.get(cause, 0) + count
+        stored = dict(zip(("bytes", "frames", "events"), row, strict=True))
+        return {"sessions": states, "stored": stored, "lost_events": lost}
+
     def list(
         self,
         now: int,

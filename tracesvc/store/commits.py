@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -25,6 +25,8 @@ class Commits:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
+        self.observe: Callable[[float], object] = _nobody
+        """called with the seconds that writing and syncing a group took"""
         self._waiting: list[Round] = []
         self._busy = 0
         self._arrived = trio.lowlevel.ParkingLot()
@@ -51,6 +53,7 @@ class Commits:
                 nursery.start_soon(self._commit, group, name="tracesvc commit")
 
     async def _commit(self, group: list[Round]) -> None:
+        began = trio.current_time()
         try:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(
@@ -61,10 +64,15 @@ class Commits:
             for found in group:
                 if not found.kept:
                     found.session.give_up(found, OSError(0, f"an internal error: {exc!r}"))
+        self.observe(trio.current_time() - began)
         for found in group:
             found.done.set()
         self._busy -= 1
         self._arrived.unpark()
+
+
+def _nobody(_seconds: float) -> None:
+    pass
 
 
 def _commit(group: Sequence[Round], disk: Disk) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -269,6 +269,14 @@ class FileStore:
                 limit=limit,
             )
         )
+
+    async def totals(self) -> Mapping[str, Mapping[str, int]]:
+        await self._flush()
+        return await self._in_catalogue(partial(self._catalogue.totals, time.time_ns()))
+
+    def observe_commits(self, observe: Callable[[float], object]) -> None:
+        """Have ``observe`` called with the seconds that each group commit takes."""
+        self._commits.observe = observe
 
     async def read(self, session: str, offset: int, max_bytes: int) -> bytes:
         stored = await self._take_known(session)

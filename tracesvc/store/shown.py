@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import trio
 
@@ -141,6 +142,20 @@ class ShownFiles:
 
     async def ledger(self, session: str) -> dict[str, Any]:
         return (await self._of(session)).ledger.as_dict()
+
+    async def totals(self) -> dict[str, dict[str, int]]:
+        infos = [(await self._of(name)).info() for name in self._shown]
+        lost: Counter[str] = Counter()
+        for info in infos:
+            lost.update(info.lost)
+        return {
+            "sessions": {s: sum(info.state == s for info in infos) for s in get_args(State)},
+            "stored": {
+                what: sum(getattr(info, what) for info in infos)
+                for what in ("bytes", "frames", "events")
+            },
+            "lost_events": dict(lost),
+        }
 
     async def list(
         self,
