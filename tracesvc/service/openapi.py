@@ -60,6 +60,7 @@ class Operation:
 _S: Final = "/v1/sessions/{session}"
 _ASKED: Final = (400, 404, 422, 503)
 _PICTURE: Final[Mapping[int, str | None]] = {200: _MSGPACK, 202: _JSON}
+KINDS: Final = ("span", "region", "task")
 _COMMAND: Final = {
     "type": "object",
     "required": ["do"],
@@ -210,6 +211,19 @@ OPERATIONS: Final = (
         "Spans, regions and messages by text.",
         {"text": {"type": "string", "minLength": 1, "maxLength": 200}},
         required=("text",),
+        answers=_PICTURE,
+        problems=_ASKED,
+    ),
+    Operation(
+        "GET",
+        f"{_S}/instances",
+        "The longest of a kind and name.",
+        {
+            "kind": {"type": "string", "enum": list(KINDS)},
+            "name": _TEXT,
+            "low": _INTEGER,
+            "high": _INTEGER,
+        },
         answers=_PICTURE,
         problems=_ASKED,
     ),
