@@ -60,7 +60,7 @@ class Operation:
 _S: Final = "/v1/sessions/{session}"
 _ASKED: Final = (400, 404, 422, 503)
 _PICTURE: Final[Mapping[int, str | None]] = {200: _MSGPACK, 202: _JSON}
-KINDS: Final = ("span", "region", "task")
+KINDS: Final = ("span", "region", "task", "step", "queue", "wait")
 _COMMAND: Final = {
     "type": "object",
     "required": ["do"],
