@@ -26,6 +26,13 @@ BY_THEMSELVES: Final = {
 """fields of `Config` that have an option made for them; the others get one made of their name"""
 
 
+_KINDS: Final[dict[str, click.ParamType[Any]]] = {
+    "int": click.IntRange(0),
+    "float": click.FloatRange(0),
+    "bool": click.BOOL,
+}
+
+
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
     try:
         return parse_address(value)
@@ -53,14 +60,12 @@ def _settings(function: Any) -> Any:
     """An option for each setting that has none of its own."""
     own = [f for f in fields(Config) if f.name not in BY_THEMSELVES]
     for field in reversed(own):
-        kind = {"int": click.IntRange(0), "float": click.FloatRange(0)}.get(
-            str(field.type).removesuffix(" | None"), click.STRING
-        )
+        name = field.name.replace("_", "-")
         function = click.option(
-            f"--{field.name.replace('_', '-')}",
+            f"--{name}/--no-{name}" if field.type == "bool" else f"--{name}",
             default=field.default,
             show_default=True,
-            type=kind,
+            type=_KINDS.get(str(field.type).removesuffix(" | None"), click.STRING),
             help="See the documentation of the service's settings.",
         )(function)
     return function
@@ -144,7 +149,6 @@ def _settings(function: Any) -> Any:
 )
 @click.option(
     "--log",
-    "log_form",
     default="text",
     show_default=True,
     type=click.Choice(["text", "json"]),
@@ -164,7 +168,7 @@ def command(
     context: click.Context,
     /,
     listen: tuple[str, int],
-    log_form: str,
+    log: str,
     log_level: str,
     check: bool,
     keep: float | None,
@@ -191,7 +195,7 @@ def command(
     kept = Keep(keep, None if keep_bytes is None else int(keep_bytes), int(keep_free))
     host, port = listen
     config = Config(host=host, port=port, keep=kept, **settings)
-    set_up(log_form, log_level)
+    set_up(log, log_level)
     try:
         certificate = _certificate(config)
         if check:
