@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tracesvc
-from tracesvc.events import GcStart, Reason
+from tracesvc.events import CancelSource, GcStart, Reason
 from tracesvc.model.phases import Phases
 from tracesvc.model.pieces import Pieces
 from tracesvc.model.replay import Replay
@@ -264,6 +264,27 @@ def test_counters_collections_messages_and_stalls(tab, shop):
     long = steps.take(steps.end - steps.start >= 10_000_000)
     assert len(stalls) == len(long)
     assert shop.task("hog") in {task for *_, task in stalls}
+
+
+def test_cancellations_and_errors(tab, shop):
+    data = tab.timeline()
+    with tracesvc.read(data) as trace:
+        events = list(trace)
+    told = next(e for e in events if e.type == "task_cancelled")
+    request = next(e for e in events if e.type == "cancel_request" and e.scope == told.scope)
+    tab.ask("([task, time]) => tracesvc.view.task(task, time)", [told.task, told.time - shop.began])
+    cancel = tab.page.locator(".side [data-cancel]")
+    cancel.wait_for()
+    source = CancelSource(request.source).name.lower()
+    assert cancel.get_attribute("data-cancel") == source
+    task = shop.task("fails")
+    assert tab.row_y(f"t{task}")
+    assert "raised" in tab.label(f"t{task}").inner_text()
+    end = int(shop.of(task).end.max()) - shop.began
+    tab.ask("([task, time]) => tracesvc.view.task(task, time)", [task, end - 1])
+    error = tab.page.locator(".side dd .bad", has_text="no <stock>")
+    error.wait_for()
+    assert "ValueError" in error.inner_text()
 
 
 def test_losses_are_hatched(tab):

@@ -51,6 +51,10 @@ async def _hog():
     tracesvc.log("crunched", level=30, seconds=0.06)
 
 
+async def _fails():
+    raise ValueError("no <stock>")
+
+
 async def _shop(path):
     async with tracesvc.open_tracer(tracesvc.FileSink(path)), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(1)
@@ -63,6 +67,11 @@ async def _shop(path):
             with trio.move_on_after(0.08):
                 await trio.sleep_forever()
             gc.collect()
+            try:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(_fails, name="fails")
+            except* ValueError:
+                pass
             with tracesvc.span("payment <b>not bold</b>"):
                 await trio.sleep(0.02)
 

@@ -91,10 +91,13 @@ export class Details {
       h("section", {}, this.facts([
         ["State", state], ["For", h("b", { "data-ns": p.end - p.start }, duration(p.end - p.start))], ["From", this.when(p.start)], ["To", this.when(p.end)],
         reason ? ["Waits for", `${reason.meaning}${p.object ? ` (${reason.identity || "object"} ${p.object})` : ""}`] : null,
+        p.named ? ["Called", p.named] : null,
         p.others ? ["With it", `${count(p.others)} more wait for the same`] : null,
         p.state === "waiting" && p.closed ? ["Woken by", p.waker ? this.taskLink(p.waker, p.end - 1) : h("span", {}, p.cause === "timer" ? "a timer" : p.cause === "io" ? "I/O" : words(p.cause || "nobody known"))] : null,
         p.state === "runnable" && p.waker ? ["Made ready by", this.taskLink(p.waker, p.start - 1)] : null,
         cause && p.cause !== "unknown" ? ["Cause", `${words(p.cause)}: ${cause.meaning}`.replaceAll("`", "")] : null,
+        p.cancelled ? ["Cancelled", h("span", { "data-cancel": p.cancelled.source }, `${words(p.cancelled.source)}: ${p.cancelled.meaning}`.replaceAll("`", ""), p.cancelled.why ? `, “${p.cancelled.why}”` : "", ` at ${instant(p.cancelled.asked, 1000)} `)] : null,
+        p.cancelled?.requester ? ["Asked for by", this.taskLink(p.cancelled.requester, p.cancelled.asked)] : null,
         ["Began with", p.opened ? h("code", {}, p.opened) : h("span", { class: "soft" }, "a snapshot")], ["Ended with", p.closed ? h("code", {}, p.closed) : h("span", { class: "soft" }, ended)],
         p.seq >= 0 ? ["Event", h("span", { class: "faint" }, `proc ${p.proc}, number ${count(p.seq)}`)] : null,
       ])),
@@ -111,6 +114,8 @@ export class Details {
         ["Entry", outline.texts[tasks.entry[i]]], ["Parent", tasks.parent[i] ? this.taskLink(tasks.parent[i], tasks.begin[i]) : null], ["Nursery", tasks.nursery[i] || null],
         ["Created", tasks.flags[i] & 4 ? "before the trace" : this.when(tasks.begin[i])],
         ["Ended", tasks.flags[i] & 2 ? "in a gap of the trace" : tasks.flags[i] & 1 ? "lives at the end of the trace" : this.when(tasks.end[i])], ["Lived", duration(tasks.end[i] - tasks.begin[i])],
+        p.ending.outcome !== "unknown" ? ["Outcome", h("span", { class: p.ending.outcome === "raised" ? "bad" : "" }, words(p.ending.outcome))] : null,
+        p.ending.exception ? ["Error", h("span", { class: "bad", dir: "auto" }, `${p.ending.exception}${p.ending.message ? `: ${p.ending.message}` : ""}`)] : null,
       ])),
     ];
   }

@@ -114,7 +114,7 @@ export class Outline {
 
   taskNode(i, depth) {
     const { task, name, flags } = this.tasks;
-    const node = { id: `t${task[i]}`, row: `t${task[i]}`, kind: "task", place: i, task: task[i], label: this.texts[name[i]] || "(no name)", depth, height: ROW, more: String(task[i]), dead: !(flags[i] & 1) };
+    const node = { id: `t${task[i]}`, row: `t${task[i]}`, kind: "task", place: i, task: task[i], label: this.texts[name[i]] || "(no name)", depth, height: ROW, more: flags[i] & 8 ? "raised" : String(task[i]), dead: !(flags[i] & 1), raised: Boolean(flags[i] & 8) };
     if (this.kids.has(i)) Object.assign(node, { make: () => this.nodesOf(i, depth + 1), openByDefault: depth < 12 });
     return node;
   }

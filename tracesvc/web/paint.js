@@ -65,10 +65,15 @@ function paintPhases(g, content, y, view) {
 
 /** Sums per pixel as columns, kept as a picture that is stretched while newer ones are on their way. */
 function paintBins(g, content, y, view) {
-  content.picture ??= picture(content);
-  const x = xOf(view, content.from), w = xOf(view, content.to) - x;
+  // New ones are made as long as the frame has time for it; until then the one before is stretched.
+  if (!content.picture) {
+    if (performance.now() < g.until) { content.picture = picture(content); content.before = null; } else g.late = true;
+  }
+  const shown = content.picture ? content : content.before;
+  if (!shown?.picture) return;
+  const x = xOf(view, shown.from), w = xOf(view, shown.to) - x;
   g.imageSmoothingEnabled = false;
-  g.drawImage(content.picture, x, y + 3, w, BAR);
+  g.drawImage(shown.picture, x, y + 3, w, BAR);
 }
 
 export function forgetPictures(contents) {
@@ -226,7 +231,8 @@ export function paintCounter(g, row, content, y, view) {
     g.lineTo(x, level(last));
   }
   if (!started) return;
-  g.lineTo(Math.min(view.width + 50, Math.max(xOf(view, times[times.length - 1]), 0)), level(last));
+  // a value holds until the next one
+  g.lineTo(Math.min(view.width + 50, Math.max(xOf(view, content.ended), 0)), level(last));
   g.strokeStyle = colours.running;
   g.lineWidth = 1.25;
   g.stroke();

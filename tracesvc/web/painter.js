@@ -5,6 +5,7 @@ import { hatch, paintArrow, paintBand, paintCounter, paintLogs, paintPopulation,
 import { CODE, colours } from "./theme.js";
 import { clock, count, duration, instant, niceStep, short } from "./units.js";
 
+const PICTURES = 5;  // ms of a frame, for pictures of sums
 const ARROWS = 250;
 const CANCEL = 5;
 
@@ -53,6 +54,8 @@ export class Painter {
     if (!g) return;
     const top = t.rowsElement.scrollTop, view = t.view, [first, past] = t.visible();
     t.spacer.style.height = `${Math.max(t.outline.height, t.height)}px`;
+    g.until = performance.now() + PICTURES;
+    g.late = false;
     g.clearRect(0, 0, t.width, t.height);
     this.bands(view);
     const ys = new Map();
@@ -68,6 +71,7 @@ export class Painter {
     this.drawOverview(view);
     this.drawLabels(first, past, top);
     this.drawFoot();
+    if (g.late) t.again();
   }
 
   row(row, y, view, focused) {
@@ -287,7 +291,7 @@ export class Painter {
       "aria-label": `${row.label || "lane"}${row.more ? `, ${row.more}` : ""}`, title: row.label.length > 20 ? row.label.slice(0, 400) : false,
       style: { height: `${row.height}px`, paddingLeft: `${8 + Math.min(row.depth, 10) * 10}px` },
     }, row.canOpen ? h("span", { class: "twist", "aria-hidden": "true" }) : h("span", { class: "twist", style: { visibility: "hidden" } }),
-    h("span", { class: "text", dir: "auto" }, short(row.label).slice(0, 300)), row.more ? h("span", { class: "more" }, row.more) : null);
+    h("span", { class: "text", dir: "auto" }, short(row.label).slice(0, 300)), row.more ? h("span", { class: row.raised ? "more bad" : "more" }, row.more) : null);
     element.row = row;
     return element;
   }

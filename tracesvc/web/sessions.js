@@ -5,6 +5,7 @@ import { h, swap } from "./dom.js";
 import { count, day, duration, size, words } from "./units.js";
 
 const COLUMNS = [["source", "Program"], ["started", "Started"], ["length", "Length", 1], ["events", "Events", 1], ["lost", "Lost", 1], ["bytes", "Size", 1], ["state", "State"]];
+const WIDE = new Set(["length", "bytes"]);
 const REFRESH = 3000;
 
 export const lostOf = (info) => Object.values(info.lost).reduce((sum, n) => sum + n, 0);
@@ -23,7 +24,7 @@ export class Sessions {
     this.next = null;
     this.commands = commands;
     this.body = h("tbody");
-    this.heads = COLUMNS.map(([key, text, numeric]) => h("th", { class: numeric ? "num" : key === "bytes" || key === "length" ? "wide" : "", scope: "col" }, h("button", { onclick: () => this.sortBy(key) }, text)));
+    this.heads = COLUMNS.map(([key, text, numeric]) => h("th", { class: `${numeric ? "num" : ""}${WIDE.has(key) ? " wide" : ""}`, scope: "col" }, h("button", { onclick: () => this.sortBy(key) }, text)));
     this.note = h("div", { class: "empty", hidden: true });
     this.more = h("button", { hidden: true, onclick: () => this.load(true) }, "Show older ones");
     const input = h("input", { type: "search", placeholder: "Filter by program, host or number", "aria-label": "Filter the sessions", oninput: () => { this.filter = input.value.trim().toLowerCase(); this.draw(); } });
@@ -89,8 +90,8 @@ export class Sessions {
     const open = `#/s/${info.session}`;
     return h("tr", { class: "go", "data-session": info.session, onclick: (event) => { if (!event.target.closest("a") && !getSelection().toString()) location.hash = open; } },
       h("td", {}, h("a", { href: open, class: "name clip", dir: "auto" }, name), h("div", { class: "faint clip" }, [info.source.host, info.source.pid ? `pid ${info.source.pid}` : "", info.session.slice(0, 8)].filter(Boolean).join("  "))),
-      h("td", {}, day(info.started)), h("td", { class: "num" }, duration(info.updated - info.started)), h("td", { class: "num" }, count(info.events)),
+      h("td", { class: "when" }, day(info.started).slice(0, 10), " ", h("span", {}, day(info.started).slice(11))), h("td", { class: "num wide" }, duration(info.updated - info.started)), h("td", { class: "num" }, count(info.events)),
       h("td", { class: `num ${lost ? "bad" : "faint"}`, title: Object.entries(info.lost).filter(([, n]) => n).map(([cause, n]) => `${words(cause)}: ${count(n)}`).join(", ") || false }, lost ? count(lost) : "0"),
-      h("td", { class: "num" }, size(info.bytes)), h("td", {}, markOf(info.state)));
+      h("td", { class: "num wide" }, size(info.bytes)), h("td", {}, markOf(info.state)));
   }
 }

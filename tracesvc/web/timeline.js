@@ -184,6 +184,9 @@ export class Timeline {
     });
   }
 
+  /** One more frame, after this one. */
+  again() { setTimeout(() => this.dirty()); }
+
   /** Whether what there is of a row is good enough for the view. */
   good(content) {
     if (!content) return false;
@@ -234,6 +237,8 @@ export class Timeline {
       Object.assign(content, place);
       content.exact = row[0] === "t" ? Boolean(content.begin) : row[0] === "r" ? Boolean(content.steps) : row[0] === "c" ? false : !content.share && !content.pixel;
       for (const part of ["waits", "regions"]) if (content[part]) Object.assign(content[part], place);
+      const before = this.contents.get(row);
+      if (content.running && before) content.before = before.picture ? { picture: before.picture, from: before.from, to: before.to } : before.before;
       this.contents.delete(row);
       this.contents.set(row, content);
     }

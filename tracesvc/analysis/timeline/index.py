@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tracesvc.analysis.timeline.fates import Fates
 from tracesvc.analysis.timeline.intervals import Intervals, Rows
 from tracesvc.analysis.timeline.lanes import Lanes
 from tracesvc.analysis.timeline.marks import Counters, Logs, Losses, Places, Stalls, Texts
@@ -91,6 +92,7 @@ class Index:
         self.losses: Final = Losses()
         self.stalls: Final = Stalls()
         self.places: Final = Places()
+        self.fates: Final = Fates()
         self.attributes: Final[dict[tuple[str, int], dict[str, Any]]] = {}
         """(``span`` or ``region``, id) -> what it has"""
         self.since = 0
@@ -146,6 +148,7 @@ class Index:
             self.counters.add(columns)
             self.logs.add(columns)
             self.places.add(columns)
+            self.fates.add(columns)
             at = 0
             for batch in columns.batches:
                 first, last = int(columns.time[at]), int(columns.time[at + batch.count - 1])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracesvc.analysis.timeline.index import LANES, Index
-from tracesvc.events import ProcKind
+from tracesvc.events import Outcome, ProcKind
 from tracesvc.model.lives import Lives
 from tracesvc.model.phases import NAMELESS
 from tracesvc.model.pieces import OPEN
@@ -88,6 +88,10 @@ def _tasks(index: Index) -> dict[str, Any]:
         return np.fromiter((text(str(v)) for v in values[order]), "<i4", len(order)).tobytes()
 
     flags = (lives.end == OPEN) * 1 + lives.lost * 2 + (lives.begin == OPEN) * 4
+    outcomes = index.fates.outcomes
+    for flag, outcome in ((8, Outcome.RAISED), (16, Outcome.CANCELLED)):
+        such = [task for task, what in outcomes.items() if what == outcome]
+        flags = flags + np.isin(lives.task, such) * flag
     return {
         "count": len(order),
         "omitted": len(lives) - len(order),

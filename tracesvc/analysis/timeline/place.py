@@ -57,9 +57,24 @@ def phase(index: Index, task: int, time: int) -> dict[str, Any] | None:
     ][:50]
     told["woke"] = _woke(index, task, start, end) if code == RUNNING else []
     reason = code - BLOCKED
+    told["named"] = index.fates.name(code - BLOCKED, told["object"]) if code >= BLOCKED else ""
+    told["ending"] = index.fates.end(task)
+    told["cancelled"] = _cancelled(index, s.segment, at)
     told["others"] = 0
     if told["object"] and reason not in NOT_SHARED:
         told["others"] = _waiting_for(index, reason, told["object"], start, task)
+    return told
+
+
+def _cancelled(index: Index, segment: Segment, at: int) -> dict[str, Any] | None:
+    """Who cancelled a task in a phase, or ended its wait by it: that is told in the phase after the wait."""
+    rows = segment.rows
+    start, end, task = int(rows.start[at]), int(rows.end[at]), int(rows.task[at])
+    if rows.code[at] >= BLOCKED and at + 1 < len(segment) and rows.task[at + 1] == task:
+        start, end = end, int(rows.end[at + 1])
+    told = index.fates.cancelled(task, start, end)
+    if told is not None:
+        told["asked"] -= index.began
     return told
 
 
