@@ -72,6 +72,11 @@ def test_the_tree_of_tasks_in_time(tab):
     slider.focus()
     tab.page.keyboard.press("ArrowLeft")
     assert tab.ask("tracesvc.view.time") < before
+    tab.ask(
+        """() => { const o = tracesvc.open.outline, t = o.tasks;
+             const i = t.name.findIndex(name => o.texts[name] === 'worker');
+             return tracesvc.view.seek((t.begin[i] + t.end[i]) / 2); }"""
+    )
     tab.page.get_by_label("Filter the tasks").fill("worker")
     tab.until("document.querySelectorAll('.tree .node').length >= 1")
     assert all("worker" in t for t in tab.page.locator(".tree .node").all_inner_texts())
