@@ -122,6 +122,12 @@ def functions(path):
     return set(found)
 
 
+@pytest.mark.parametrize("to", ["go", "perfetto", "chrome"])
+def test_what_has_no_place_is_counted(tmp_path, to):
+    done = export(stream(), to, tmp_path / "a")
+    assert done.left_out["task_cancelled"] == 1
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 1000])
 def test_a_stack_belongs_to_its_wait_wherever_chunks_end(chunk):
     found, stacks = [], WaitStacks()

@@ -2,8 +2,8 @@
 //
 //   node trace_processor.js DIST TRACE SQL...      DIST: the folder that holds engine_bundle.js
 //
-// Prints a JSON array of rows per statement. The engine expects to be a Web Worker and speaks length-delimited protobuf
-// messages (TraceProcessorRpc); both are made here by hand, as far as needed.
+// Prints a line per statement: ROWS and a JSON array; the engine prints lines of its own. It expects to be a Web Worker
+// and speaks length-delimited protobuf messages (TraceProcessorRpc); both are made here by hand, as far as needed.
 const fs = require('fs'), vm = require('vm'), path = require('path');
 const [dist, trace, ...statements] = process.argv.slice(2);
 
@@ -144,7 +144,7 @@ function cells(data) {
     const rows = [], width = query.columns.length;
     for (let i = 0; i < query.cells.length; i += width)
       rows.push(Object.fromEntries(query.columns.map((name, j) => [name, query.cells[i + j]])));
-    console.log(JSON.stringify(rows));
+    console.log('ROWS ' + JSON.stringify(rows));
   }
   process.exit(failed ? 1 : 0);
 })().catch(error => { console.error(error); process.exit(1); });

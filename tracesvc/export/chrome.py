@@ -29,7 +29,7 @@ from tracesvc.events import (
     ThreadStart,
 )
 from tracesvc.export.lives import CREATE, RUNNABLE
-from tracesvc.export.notes import notes_in
+from tracesvc.export.notes import leave_out, notes_in
 from tracesvc.export.pairs import Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, Replay
 from tracesvc.export.report import Exported
@@ -114,6 +114,7 @@ class _Writer:
         self._tasks(chunk)
         self._pairs(chunk)
         self._annotations(chunk)
+        leave_out(chunk.columns, self.report)
         self._flush()
 
     def _name_row(self, number: int, kind: int, name: str) -> int:

@@ -43,7 +43,7 @@ from tracesvc.export.lives import (
     Moves,
 )
 from tracesvc.export.lives import YIELD as YIELDS
-from tracesvc.export.notes import notes_in
+from tracesvc.export.notes import leave_out, notes_in
 from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
 from tracesvc.export.wait_stacks import WaitStacks
@@ -128,6 +128,7 @@ class _Writer:
             self._stack_of.pop(task, None)
         self._running = self._replay.lives.running()
         self._out(rows.end())
+        leave_out(chunk.columns, self._report)
         counts = np.bincount(chunk.columns.type, minlength=23)
         for number, name in ((10, "io_wait_start"), (11, "io_wait_end")):
             self._report.left_out[name] += int(counts[number])

@@ -5,10 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tracesvc.events import CancelRequest, CancelSource, Overhead, StepStack, TaskError
+from tracesvc.events import (
+    CancelRequest,
+    CancelSource,
+    NurseryClose,
+    NurseryOpen,
+    ObjectName,
+    Overhead,
+    ScopeClose,
+    ScopeOpen,
+    StepStack,
+    TaskCancelled,
+    TaskError,
+)
+from tracesvc.export.report import Exported
 from tracesvc.model.columns import Columns, Table
 
-__all__ = ["NOTED", "Notes", "notes_in"]
+__all__ = ["NOTED", "Notes", "leave_out", "notes_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +120,13 @@ _MAKERS: Final = {
 }
 NOTED: Final = tuple(_MAKERS)
 """types of event that become notes"""
+_LEFT_OUT: Final = (NurseryOpen, NurseryClose, TaskCancelled, ScopeOpen, ScopeClose, ObjectName)
+"""types of event that formats which draw tasks do not tell of"""
+
+
+def leave_out(columns: Columns, report: Exported) -> None:
+    """Count what is not told of a chunk."""
+    for event in _LEFT_OUT:
+        count = int((columns.type == event.number).sum())
+        if count:
+            report.left_out[event.type] += count

@@ -35,7 +35,7 @@ from tracesvc.events import (
 )
 from tracesvc.export import perfetto_proto as proto
 from tracesvc.export.lives import CREATE, RUNNABLE
-from tracesvc.export.notes import notes_in
+from tracesvc.export.notes import leave_out, notes_in
 from tracesvc.export.pairs import Paired, Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, ProcInfo, Replay
 from tracesvc.export.report import Exported
@@ -121,6 +121,7 @@ class _Writer:
         self._pairs(chunk)
         self._annotations(chunk)
         self._notes(chunk)
+        leave_out(chunk.columns, self._report)
         self._losses(chunk)
         opened = [one for one in chunk.opened if one.kind == "span"]
         if opened:
