@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator
 from types import CodeType, FrameType
 from typing import Any, Final
 
+import trio
+
 from tracesvc.events import Frames
 from tracesvc.recorder.texts import cut_name
 
@@ -36,6 +38,7 @@ class Stack:
         self._frames: Frames | None = None
 
     @property
+    @trio.lowlevel.enable_ki_protection  # a black box asks within a hook, where a Ctrl-C would be lost
     def frames(self) -> Frames:
         """(function, file, line) of each frame, innermost first."""
         if self._frames is None:
