@@ -8,6 +8,7 @@ it does.
 
 from __future__ import annotations
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,8 @@ PIECE: Final = 1 << 20
 """bytes indexed at once"""
 PATIENCE: Final = 0.5
 """seconds that a request works on an index before it says how far it has got"""
+TIDY: Final = 4 << 20
+"""bytes of a stream, after which memory is given back"""
 HELD: Final = 1 << 30
 """bytes of all indexes together; the one asked for last is kept whatever it takes"""
 
@@ -43,6 +46,8 @@ class _Kept:
         self.index = index
         self.lock = trio.Lock()
         self.users = 0
+        self.tidied = 0
+        """bytes of the stream that it had when memory was given back last"""
 
 
 class Indexes:
@@ -71,7 +76,11 @@ class Indexes:
                 done = await self._extend(kept.index, store, info)
                 if done < 1:
                     return None, done
-                return await self._in_thread(partial(_ask, kept.index, question)), 1.0
+                answer = await self._in_thread(partial(_ask, kept.index, question))
+                if kept.index.fed - kept.tidied > TIDY:
+                    kept.tidied = kept.index.fed
+                    await self._in_thread(_give_back)
+                return answer, 1.0
         except BaseException:
             self._kept.pop(info.session, None)  # half fed: begin anew
             raise
@@ -105,6 +114,13 @@ class Indexes:
             if not kept.users:
                 total -= kept.index.nbytes
                 del self._kept[session]
+
+
+def _give_back() -> None:
+    """Have glibc return what is free: else half of what it takes to make an index stays with the process."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _ask(index: Index, question: Callable[[Index], Any]) -> Any:

@@ -23,8 +23,8 @@ export class Live {
     this.offset = this.open.outline.offset;
     this.decoder = new StreamDecoder(this.offset, EVENTS);
     this.listeners = new Set();
-    this.arrived = performance.now();
-    this.behind = 0;
+    this.queue = [];   // [ms, ns]: when something came, and how far it went
+    this.lags = [];    // ms from coming to being drawn
     this.connect();
     this.timer = setInterval(() => this.tick(), DRAW);
   }
@@ -65,7 +65,7 @@ export class Live {
       } else if (item.kind === KIND.GENERATION) this.latest = Math.max(this.latest, Number(item.monotonic - began));
       else if (item.kind === KIND.LOSS) this.lost = true;
     }
-    this.arrived = performance.now();
+    this.queue.push([performance.now(), this.latest]);
     this.fresh = true;
   }
 
@@ -118,7 +118,10 @@ export class Live {
       this.setting = false;
       t.stale();
     } else if (this.fresh && t && !this.following) { this.open.outline.ended = Math.max(this.open.outline.ended, this.latest); }
-    if (t) this.behind = Math.max(0, this.latest - (t.marks.ended ?? 0));
+    // what is drawn by now came so long ago
+    const drawn = this.following && t ? t.marks.ended ?? 0 : Infinity;
+    while (this.queue.length && this.queue[0][1] <= drawn) { const [came] = this.queue.shift(); if (drawn < Infinity) this.lags.push(performance.now() - came); }
+    if (this.lags.length > 1000) this.lags.splice(0, 500);
     if (this.seen && performance.now() - (this.outlined ?? 0) > Math.max(OUTLINE, 20 * (this.cost ?? 0)) && !this.refreshing && this.state === "live") this.refresh();
     this.draw();
   }
