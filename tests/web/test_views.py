@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -230,3 +232,35 @@ def test_other_looks(tab, service, request):
         assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
         label = re.sub(r"\W+", "-", view.rpartition("/")[2]) or "sessions"
         tab.shot(f"{label}-{name}")
+
+
+PROGRAM = """
+import sys, trio, tracesvc
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tracesvc.agent, sys.argv[1])
+        while True:
+            await trio.sleep(0.01)
+trio.run(main)
+"""
+
+
+def test_a_program_is_started_and_stopped_from_the_page(tab, service):
+    tab.page.goto(service.url)
+    tab.page.locator("tbody").first.wait_for(state="attached")
+    assert tab.page.locator("[data-do]").count() == 0  # nobody waits for commands
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, service.url])
+    try:
+        start = tab.page.locator("[data-do=start]").first
+        start.wait_for()
+        start.click()
+        link = tab.page.get_by_role("link", name="recording")
+        link.wait_for()
+        session = link.get_attribute("href").rpartition("/")[2]
+        stop = tab.page.locator("[data-do=stop]")
+        tab.until("!document.querySelector('[data-do=stop]').disabled")
+        stop.click()
+        tab.page.locator(f'[data-session="{session}"]', has_text="ended").wait_for()
+    finally:
+        program.kill()
+        program.wait()
