@@ -17,8 +17,8 @@ QUESTIONS = {"analysis", "export", "plot", "rewrite", "model", "format", "events
 ROOMS: dict[str, set[str]] = {
     "frozen": set(),
     "events": {"frozen"},
-    "format": {"events"},
-    "recorder": {"format", "events"},
+    "format": {"events", "frozen"},
+    "recorder": {"format", "events", "frozen"},
     "sinks": {"recorder", "format", "events"},
     "control": {"face", "sinks", "recorder", "format", "events"},
     "model": {"format", "events"},

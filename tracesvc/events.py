@@ -13,8 +13,8 @@ Times are integer nanoseconds of ``CLOCK_MONOTONIC``.  Task ids are never reused
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
@@ -60,8 +60,8 @@ class Storage(enum.Enum):
     """ids into the stack table of the generation, as INT; 0: none"""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+@frozen
+class Field(Frozen):
     """One field of an event type."""
 
     name: str
@@ -274,6 +274,12 @@ class Event(Frozen):
     """position among all events of that writer, from 0; assigned before any loss"""
 
 
+@functools.cache  # evaluating them is most of what it takes to import this module
+def _meaning(kind: str) -> Any:
+    """Storage and role, of an annotation of the classes below."""
+    return get_args(eval(kind, globals()))[1:]  # noqa: S307
+
+
 @dataclass_transform(frozen_default=True)
 def _event(number: int) -> Callable[[EventClass], EventClass]:
     """Enter a class into the table under ``number``."""
@@ -282,10 +288,7 @@ def _event(number: int) -> Callable[[EventClass], EventClass]:
         made = frozen(cls)
         made.number = number
         made.type = "".join("_" + c.lower() if c.isupper() else c for c in made.__name__)[1:]
-        made.fields = tuple(
-            Field(name, *get_args(eval(kind, globals()))[1:])  # noqa: S307 - of the classes below
-            for name, kind in cls.__annotations__.items()
-        )
+        made.fields = tuple(Field(name, *_meaning(k)) for name, k in cls.__annotations__.items())
         assert number not in EVENTS, f"event number {number} is taken"
         EVENTS[number] = made
         return made

@@ -6,10 +6,10 @@ and the initializer of each is compiled when its first object is made.
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import Field, FrozenInstanceError, field
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
-__all__ = ["Frozen", "frozen"]
+__all__ = ["Frozen", "frozen", "frozen_by_keyword"]
 
 Class = TypeVar("Class", bound="type[Frozen]")
 
@@ -21,6 +21,7 @@ class Frozen:
     __match_args__: ClassVar[tuple[str, ...]] = ()
     """the fields"""
     _defaults: ClassVar[dict[str, Any]] = {}
+    _by_keyword: ClassVar[bool] = False
 
     def __setattr__(self, name: str, value: object) -> None:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -40,8 +41,11 @@ class Frozen:
         values = zip(self.__match_args__, self._values(), strict=True)
         return f"{type(self).__qualname__}({', '.join(f'{n}={v!r}' for n, v in values)})"
 
+    def __post_init__(self) -> None:
+        """Called when the fields have their values."""
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._values()
+        return _again, (type(self), dict(zip(self.__match_args__, self._values(), strict=True)))
 
     def __replace__(self, **changes: Any) -> Self:
         """The same with other values of some fields; what `copy.replace` calls, where Python has it."""
@@ -56,16 +60,29 @@ def _initialize(self: Any, *values: Any, **named: Any) -> None:
     """Compile the class's initializer, which is this one no more from then on."""
     cls = type(self)
     names, defaults = cls.__match_args__, cls._defaults
+    made = {n: default.default_factory for n, default in defaults.items() if type(default) is Field}
     parameters = (f"{n}=_defaults[{n!r}]" if n in defaults else n for n in names)
-    lines = (f"    _set(self, {name!r}, {name})" for name in names)
-    namespace = {"_defaults": defaults, "_set": object.__setattr__}
-    code = "\n".join((f"def __init__(self, {', '.join(parameters)}):", *lines))
+    lines = (
+        f"    _set(self, {n!r}, _made[{n!r}]() if {n} is _defaults[{n!r}] else {n})"
+        if n in made
+        else f"    _set(self, {n!r}, {n})"
+        for n in names
+    )
+    namespace = {"_defaults": defaults, "_made": made, "_set": object.__setattr__}
+    head = ("self", *(("*",) if cls._by_keyword and names else ()), *parameters)
+    checked = () if cls.__post_init__ is Frozen.__post_init__ else ("    self.__post_init__()",)
+    code = "\n".join((f"def __init__({', '.join(head)}):", *lines, *checked, "    pass"))
     exec(code, namespace)  # noqa: S102 - as `dataclasses` does
     cls.__init__ = namespace["__init__"]
     self.__init__(*values, **named)
 
 
-@dataclass_transform(frozen_default=True)
+def _again(cls: type[Frozen], values: dict[str, Any]) -> Frozen:
+    """For `copy` and `pickle`."""
+    return cls(**values)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: Class) -> Class:
     """Make the annotated names of a subclass of `Frozen` its fields, behind those that it inherits."""
     own = tuple(name for name, kind in cls.__annotations__.items() if "ClassVar" not in kind)
@@ -78,3 +95,11 @@ def frozen(cls: Class) -> Class:
         _defaults={**cls._defaults, **{name: vars(cls)[name] for name in own if name in vars(cls)}},
     )
     return cast(Class, type(cls.__name__, cls.__bases__, namespace))
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def frozen_by_keyword(cls: Class) -> Class:
+    """The same; the fields are given by name only."""
+    made = frozen(cls)
+    made._by_keyword = True
+    return made

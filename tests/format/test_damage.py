@@ -125,7 +125,7 @@ def test_any_single_damaged_byte_of_a_larger_stream(position, change, smaller):
     if smaller:
         packed, offset = [], 0
         for frame in LARGE.frames:
-            packed.append(replace(frame, data=compress(frame.data), offset=offset))
+            packed.append(frame.__replace__(data=compress(frame.data), offset=offset))
             offset = packed[-1].end
         stream = replace(LARGE, frames=packed)
         data = bytearray(stream.data)

@@ -7,10 +7,9 @@ trace; what was said elsewhere about the changed thing stays as it was.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.traces import Stream, records_of
@@ -107,7 +106,7 @@ class Mutator:
                 return kind, what, data
 
     def _with(self, piece: Piece, events: list[Event]) -> Piece:
-        return dataclasses.replace(piece, events=events, data=b"")
+        return replace(piece, events=events, data=b"")
 
     def _pick(self) -> tuple[Piece, int]:
         """Any event, each with the same chance."""
@@ -172,8 +171,8 @@ class Mutator:
         change = self.random.choice(self._counts(piece))
         what, record = change(self.random.choice((-2, -1, 1, 2)))
         if isinstance(record, int):
-            return what, [dataclasses.replace(piece, first=record, data=b"")]
-        return what, [dataclasses.replace(piece, record=record, data=b"")]
+            return what, [replace(piece, first=record, data=b"")]
+        return what, [replace(piece, record=record, data=b"")]
 
     def _counts(self, piece: Piece) -> list[Callable[[int], tuple[str, Any]]]:
         record = piece.record
@@ -181,8 +180,8 @@ class Mutator:
 
         def of_record(name: str) -> None:
             def change(by: int) -> tuple[str, Any]:
-                return f"{name} of {type(record).__name__} {by:+}", dataclasses.replace(
-                    record, **{name: getattr(record, name) + by}
+                return f"{name} of {type(record).__name__} {by:+}", record.__replace__(
+                    **{name: getattr(record, name) + by}
                 )
 
             found.append(change)
@@ -193,7 +192,7 @@ class Mutator:
                 row = record.rows[i]
                 rows = list(record.rows)
                 rows[i] = row._replace(**{name: getattr(row, name) + by})
-                return f"{name} of {row} {by:+}", dataclasses.replace(record, rows=rows)
+                return f"{name} of {row} {by:+}", record.__replace__(rows=rows)
 
             if record.rows:
                 found.append(change)

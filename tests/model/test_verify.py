@@ -1,6 +1,5 @@
 """`verify`: what is right is found right, and every rule finds what breaks it."""
 
-import dataclasses
 import json
 import random
 from typing import Any
@@ -500,7 +499,7 @@ def test_a_name_that_is_not_in_the_table():
     small = Small().events(*BEGIN)
     small.frames = [f for f in small.frames if f.kind != FrameKind.STRINGS]
     renumbered = [
-        dataclasses.replace(f, data=encode_frame(FrameKind(f.kind), i, f.body()))
+        f.__replace__(data=encode_frame(FrameKind(f.kind), i, f.body()))
         for i, f in enumerate(small.frames)
     ]
     report = verify(b"".join(f.data for f in renumbered))
@@ -591,7 +590,7 @@ def test_a_snapshot_that_says_something_else_of_a_task(row, column, value):
         if getattr(tasks[row], column) == value:
             pytest.skip("that is how it is")
         tasks[row] = tasks[row]._replace(**{column: value})
-        return dataclasses.replace(snapshot, tasks=tasks)
+        return snapshot.__replace__(tasks=tasks)
 
     assert "snapshot" in codes(with_snapshot(change))
 
@@ -601,11 +600,11 @@ def test_a_snapshot_that_is_not_whole_or_of_another_moment(change):
     def changed(snapshot):
         match change:
             case "none":
-                return dataclasses.replace(snapshot, tasks=snapshot.tasks[:1])
+                return snapshot.__replace__(tasks=snapshot.tasks[:1])
             case "twice":
-                return dataclasses.replace(snapshot, tasks=snapshot.tasks * 2)
+                return snapshot.__replace__(tasks=snapshot.tasks * 2)
             case name:
-                return dataclasses.replace(snapshot, **{name: getattr(snapshot, name) + 1})
+                return snapshot.__replace__(**{name: getattr(snapshot, name) + 1})
 
     assert "snapshot" in codes(with_snapshot(changed))
 
@@ -617,7 +616,7 @@ def test_a_snapshot_that_is_not_whole_or_of_another_moment(change):
 def test_a_snapshot_that_says_something_else_of_what_is_open(kind, column, value):
     def change(snapshot):
         row = getattr(snapshot, kind)[0]._replace(**{column: value})
-        return dataclasses.replace(snapshot, **{kind: [row]})
+        return snapshot.__replace__(**{kind: [row]})
 
     assert codes(with_snapshot(change, proc=0)) == {"snapshot": 1}
 

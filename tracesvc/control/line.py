@@ -20,9 +20,8 @@ from urllib.parse import quote
 import trio
 
 from tracesvc.control.errors import ControlError
-from tracesvc.events import FrameKind
-from tracesvc.format import Frame, Generation, Header
-from tracesvc.format.frames import encode_frame
+from tracesvc.format import Frame
+from tracesvc.format.apart import apart
 from tracesvc.recorder.errors import TracerError
 from tracesvc.recorder.options import OptionKeywords, Options
 from tracesvc.recorder.seams import OWN
@@ -44,11 +43,6 @@ MISSED: Final = 3
 """signs of life that may stay away before the line counts as lost"""
 REMOTE: Final = frozenset({"stacks", "slow_block_s", "stall_s", "buffer_events", "queue_buffers"})
 """options of the tracer that may be set from afar"""
-RENAMED: Final[dict[int, Any]] = {
-    FrameKind.HEADER: Header,
-    FrameKind.GENERATION: Generation,
-}
-"""frames that name their session"""
 
 
 class LostError(Exception):
@@ -271,14 +265,6 @@ class _Renamed(FrameQueue):
 
     async def get(self, min_bytes: int = 1) -> list[Frame]:
         """As from the queue inside."""
-        found = [self._rename(frame) for frame in await self._inner.get(min_bytes)]
+        found = [apart(frame, self._session, {}) for frame in await self._inner.get(min_bytes)]
         self.taken_events = self._inner.taken_events
         return found
-
-    def _rename(self, frame: Frame) -> Frame:
-        record = RENAMED.get(frame.kind)
-        if record is None:
-            return frame
-        changed = replace(record.unpack(frame.body()), session=self._session)
-        data = encode_frame(FrameKind(frame.kind), frame.number, changed.pack())
-        return replace(frame, data=data)

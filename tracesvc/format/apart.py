@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tracesvc.events import FrameKind
@@ -21,9 +20,9 @@ def apart(frame: Frame, session: str, options: dict[str, Any]) -> Frame:
     record: Header | Generation
     if frame.kind == FrameKind.HEADER:
         header = Header.unpack(frame.body())
-        record = replace(header, session=session, options={**header.options, **options})
+        record = header.__replace__(session=session, options={**header.options, **options})
     elif frame.kind == FrameKind.GENERATION:
-        record = replace(Generation.unpack(frame.body()), session=session)
+        record = Generation.unpack(frame.body()).__replace__(session=session)
     else:
         return frame
     return Frame(frame.kind, frame.number, encode_frame(record.kind, frame.number, record.pack()))

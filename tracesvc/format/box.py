@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
@@ -33,6 +32,7 @@ import msgpack
 from tracesvc.events import EVENTS, Storage
 from tracesvc.format.batch import SLOTS
 from tracesvc.format.errors import FormatError
+from tracesvc.frozen import Frozen, frozen
 
 __all__ = ["ACCOUNTS", "MIN_SIZE", "NEWEST", "RETIRED", "Box", "Layout", "Slot", "pack_value"]
 
@@ -55,8 +55,8 @@ _WORD: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+@frozen
+class Layout(Frozen):
     """Where the parts are; sizes in bytes."""
 
     slots: int
@@ -105,8 +105,8 @@ def pack_value(value: object) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+@frozen
+class Slot(Frozen):
     """A record of the journal."""
 
     proc: int

@@ -18,7 +18,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgpack
@@ -27,6 +26,7 @@ from tracesvc.events import FrameKind
 from tracesvc.format import zstd
 from tracesvc.format.errors import FormatError
 from tracesvc.format.native import frames as native
+from tracesvc.frozen import Frozen, frozen
 
 __all__ = [
     "HEADER_SIZE",
@@ -49,8 +49,8 @@ _HEAD: Final = struct.Struct(">6sBBBIBIBI")
 MAX_NUMBER: Final = (1 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+@frozen
+class Frame(Frozen):
     """One frame and where it lay.
 
     ``first``, ``count`` and the times ``oldest`` and ``newest`` say which events of ``proc`` it carries (EVENTS frames
@@ -115,8 +115,8 @@ class Frame:
         return _checksum(self.kind, self.data[7] & ~COMPRESSED, self.number, self.content())
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+@frozen
+class Damage(Frozen):
     """Bytes ``start`` to ``end`` of the stream that belong to no good frame."""
 
     start: int

@@ -9,13 +9,14 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Final, NamedTuple
 
 from tracesvc.events import EVENTS, FrameKind
 from tracesvc.format.columns import decode_column, encode_column
 from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Frame
+from tracesvc.frozen import Frozen, frozen
 
 __all__ = [
     "VERSION",
@@ -68,8 +69,8 @@ def _row(kind: str, value: object, types: Sequence[type | tuple[type, ...]]) -> 
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+@frozen
+class Header(Frozen):
     """Who was traced, and with which vocabulary."""
 
     kind: ClassVar[FrameKind] = FrameKind.HEADER
@@ -109,8 +110,8 @@ class Header:
         return cls(str(uuid.UUID(bytes=session)), source, mono, wall, options, version, events)
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+@frozen
+class Generation(Frozen):
     """A generation begins. From here on the string and stack tables are empty."""
 
     kind: ClassVar[FrameKind] = FrameKind.GENERATION
@@ -161,8 +162,8 @@ def digest_of(frame: Frame, before: int) -> int:
     return zlib.crc32(frame.checksum(), before)
 
 
-@dataclass(frozen=True, slots=True)
-class Procs:
+@frozen
+class Procs(Frozen):
     """Accounts: of every live proc at the start of a generation and before the end, of an ended one once more."""
 
     kind: ClassVar[FrameKind] = FrameKind.PROCS
@@ -182,8 +183,8 @@ class Procs:
         return cls([ProcRow(*row[:8]) for row in rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Strings:
+@frozen
+class Strings(Frozen):
     """New rows of the string table. Id 0 is the empty string and never listed."""
 
     kind: ClassVar[FrameKind] = FrameKind.STRINGS
@@ -203,8 +204,8 @@ class Strings:
         return cls([(row[0], row[1]) for row in rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Stacks:
+@frozen
+class Stacks(Frozen):
     """New rows of the stack table: id and frames, innermost first, each (function, file, line); names as string ids."""
 
     kind: ClassVar[FrameKind] = FrameKind.STACKS
@@ -240,8 +241,8 @@ class LossRow(NamedTuple):
     """ns: none of them is younger"""
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+@frozen
+class Loss(Frozen):
     """What was lost since the last such frame."""
 
     kind: ClassVar[FrameKind] = FrameKind.LOSS
@@ -297,8 +298,8 @@ class RegionRow(NamedTuple):
     attributes: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+@frozen
+class Snapshot(Frozen):
     """One part of the state at this place in the stream: after event ``seq - 1`` of ``proc``."""
 
     kind: ClassVar[FrameKind] = FrameKind.SNAPSHOT
@@ -352,8 +353,8 @@ class Snapshot:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+@frozen
+class End(Frozen):
     """The session was stopped and this is the whole of it."""
 
     kind: ClassVar[FrameKind] = FrameKind.END

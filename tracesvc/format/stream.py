@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from tracesvc.events import Event, FrameKind, Frames
 from tracesvc.format.batch import Batch
 from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Damage, Frame, FrameDecoder
 from tracesvc.format.records import End, Generation, Header, Loss, Procs, Snapshot, Stacks, Strings
+from tracesvc.frozen import Frozen, frozen
 
 __all__ = ["Item", "Record", "StreamDecoder"]
 
@@ -28,8 +28,8 @@ _UNPACK: dict[int, Callable[[object], Record]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+@frozen
+class Item(Frozen):
     """A good frame and what it says; ``record`` is None where the kind of frame is not known to this version."""
 
     frame: Frame

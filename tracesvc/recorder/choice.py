@@ -6,12 +6,12 @@ It is chosen when a tracer starts.  Where nothing is chosen none of this is ther
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
 import trio
 
+from tracesvc.frozen import Frozen, frozen
 from tracesvc.recorder.tree import task_id
 
 __all__ = ["GROUPS", "Choice", "Tasks", "groups_of", "named"]
@@ -100,8 +100,8 @@ class Tasks:
         return wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+@frozen
+class Choice(Frozen):
     """What one session records."""
 
     groups: frozenset[str] = frozenset(GROUPS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from time import thread_time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -169,7 +168,9 @@ class RunHooks(trio.abc.Instrument):
                     self.recording.lighten()
                     waits = self.recording.waits
                 tree = read_tree(None if choice is None else choice.chosen, waits)
-                answer(replace(tree, seq=proc.emitted))  # first: its last event may come by at once
+                answer(
+                    tree.__replace__(seq=proc.emitted)
+                )  # first: its last event may come by at once
                 proc.seal(everything=True)
                 if meter is not None:
                     meter.add(thread_time_ns() - began)

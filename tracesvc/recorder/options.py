@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
 import trio
 
 from tracesvc.format.box import MIN_SIZE
+from tracesvc.frozen import Frozen, frozen, frozen_by_keyword
 from tracesvc.recorder import direct
 from tracesvc.recorder.boxes import default_directory
 from tracesvc.recorder.choice import GROUPS, Choice, Tasks, groups_of, named
@@ -52,8 +52,8 @@ class OptionKeywords(TypedDict, total=False):
     native: bool | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@frozen_by_keyword
+class Options(Frozen):
     """What a tracer can be told, as keywords of `tracesvc.open_tracer` and `tracesvc.Tracer`.
 
     Attributes:
@@ -226,8 +226,8 @@ def _said(thing: object) -> str:
     return cut_name(f"<task {getattr(thing, 'name', '')}>")
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+@frozen
+class Way(Frozen):
     """How one session enters trio, and who records."""
 
     hooks: type[RunHooks]

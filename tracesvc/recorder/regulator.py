@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tracesvc.events import Counter, Overhead
+from tracesvc.frozen import Frozen, frozen
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.governor import LEFT_OUT, Governor
 from tracesvc.recorder.policy import ERROR, WARNING, Policy
@@ -29,8 +29,8 @@ SHARE: Final = "tracesvc.overhead"
 """counter: what the tracer uses of its budget; 1 is all of it"""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+@frozen
+class Budget(Frozen):
     """What a tracer may use."""
 
     processor: float | None
@@ -39,8 +39,8 @@ class Budget:
     """of the trace, a second; None: any"""
 
 
-@dataclass(frozen=True, slots=True)
-class OverheadStatistics:
+@frozen
+class OverheadStatistics(Frozen):
     """What a tracer with a budget costs."""
 
     share: float

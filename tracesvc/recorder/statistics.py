@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from tracesvc.frozen import Frozen, frozen
 
 if TYPE_CHECKING:
     from tracesvc.recorder.proc import Proc
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["ProcStatistics", "TracerStatistics"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProcStatistics:
+@frozen
+class ProcStatistics(Frozen):
     """One writer."""
 
     number: int
@@ -34,8 +35,8 @@ class ProcStatistics:
         return cls(proc.number, kind, proc.name, proc.emitted, lost, proc.live)
 
 
-@dataclass(frozen=True, slots=True)
-class TracerStatistics:
+@frozen
+class TracerStatistics(Frozen):
     """A tracer at one moment. Counts are of the current session, or of the last one while OFF."""
 
     state: str

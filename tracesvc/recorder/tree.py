@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 
 from tracesvc.events import Reason, TaskState
+from tracesvc.frozen import Frozen, frozen
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.identity import entry_of, number_of
 from tracesvc.recorder.reasons import reason_of
@@ -103,8 +103,8 @@ def is_suspended(task: trio.lowlevel.Task) -> bool:
     return task._next_send_fn is None  # trio keeps there how to resume a task that is to be resumed
 
 
-@dataclass(frozen=True, slots=True)
-class TaskTree:
+@frozen
+class TaskTree(Frozen):
     """State of all tasks of a run after its proc's event ``seq - 1``."""
 
     tasks: dict[int, tuple[int, int, str, str]]
