@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -27,6 +27,10 @@ campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight camp
 
 campaign-service-kill: $(STAMP)
 	TRACESVC_KILLS=300 TRACESVC_CLIENTS=8 $(PY) -m pytest -q -s tests/service/test_kill.py
+
+# Every allocation of the recorder fails once, in all four combinations of way and recorder.
+campaign-faults: $(STAMP)
+	TRACESVC_TEST_FAULTS=all TRACESVC_TEST_WAYS=all $(PY) -m pytest -s -n 2 tests/recorder/test_faults.py
 
 docs: $(STAMP)
 	$(PY) -m sphinx -n -W --keep-going -q docs build/docs

@@ -257,18 +257,20 @@ def test_ctrl_c_anywhere_in_the_body_leaves_unchanged_with_a_whole_trace():
     for delay in (0.001, 0.003, 0.01, 0.03):
         memory = Memory()
 
-        async def main(memory: Memory = memory, delay: float = delay) -> None:
+        async def main(memory: Memory = memory) -> None:
             async with open_tracer(memory, buffer_events=16):
-                signal.setitimer(signal.ITIMER_REAL, delay)
                 async with trio.open_nursery() as nursery:
                     for _ in range(5):
-                        nursery.start_soon(busy)
+                        nursery.start_soon(busy, nursery)
 
-        async def busy(late: float = time.monotonic() + 5) -> None:
+        async def busy(nursery: trio.Nursery, delay: float = delay) -> None:
+            # Not before main waits for its tasks: an interrupt where a nursery opens may corrupt trio.
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            late = time.monotonic() + 5
             while True:
                 with tracesvc.span("busy"):
-                    async with trio.open_nursery() as nursery:
-                        spawn(nursery)
+                    spawn(nursery)
+                    await trio.lowlevel.checkpoint()
                 # it came up in a finalizer, say, where Python only prints it
                 if time.monotonic() > late:
                     signal.raise_signal(signal.SIGINT)

@@ -191,7 +191,7 @@ class SessionWriter:
         digest = self._digests.get(proc, 0)
         try:
             return self._events(proc, first, records, count)
-        except FormatError:
+        except (FormatError, MemoryError):
             # The frames made so far are lost with the exception: their numbers and names are to be written yet.
             self._number, self._offset, known = before
             names = [(number, name) for name, number in self._strings.items() if number >= known]

@@ -64,6 +64,7 @@ class Beat:
     def _all(self) -> None:
         session = self._session
         session.end_procs_of_dead_threads()
+        session.wake_reader()
         if session.choice is None or "counters" in session.choice:
             self._look_at_memory()
         old = now() - OLD

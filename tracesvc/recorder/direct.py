@@ -41,12 +41,13 @@ class Table(dict[str, None]):
     Its keys are the hooks that somebody wants; trio's ``in`` is a dict's.
     """
 
-    __slots__ = ("_hooks", "original", "recording")
+    __slots__ = ("_hooks", "_missed", "original", "recording")
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self.recording: Final = recording
         self._hooks: Final = {name: getattr(recording, name) for name in HOOKS}
+        self._missed = False
         self.original: Any = None
 
     def stand_in_for(self, original: Any) -> None:
@@ -67,11 +68,24 @@ class Table(dict[str, None]):
         if self.recording.recording:
             hook = self._hooks.get(hookname)
             if hook is not None:
-                hook(*args)
+                try:
+                    if self._missed:
+                        self._miss()
+                    hook(*args)
+                except MemoryError:  # raised into trio, it would end the run
+                    self._missed = True
         original = self.original
         if original is not None and hookname in original:
             original.call(hookname, *args)
             self._look_who_is_there()  # one that raised has been removed
+
+    def _miss(self) -> None:
+        """An event found no memory: it is counted, and what this run's tasks are at is read anew."""
+        proc = self.recording.proc
+        if isinstance(proc.records, Records):
+            proc.records.missed += 1
+        self._missed = False
+        proc.seal()
 
     def add_instrument(self, instrument: trio.abc.Instrument) -> None:
         """See `trio.lowlevel.add_instrument`."""

@@ -87,6 +87,8 @@ class Drain:
         self._newest_proc = 0
         self.frames = 0
         self.bytes = 0
+        self.stored = 0
+        """events that are in the stream"""
         self.late = 0
         """records that had to be moved up in time to keep the order of their proc"""
 
@@ -208,10 +210,26 @@ class Drain:
     # --- events and losses -----------------------------------------------------------------------
 
     def events(self, buffer: Buffer) -> list[Frame]:
-        """The frames for one buffer, what was lost before it included."""
-        proc, records = buffer.proc, buffer.records
-        assert proc is not None
-        account = self._account(proc.number)
+        """The frames for one buffer, what was lost before it included; where memory runs out, it is lost as well.
+
+        Raises:
+          MemoryError: not even that can be told; nothing has changed.
+        """
+        assert buffer.proc is not None
+        account = self._account(buffer.proc.number)
+        before = account.next, account.lost, account.newest
+        try:
+            return self._events(buffer.proc, account, buffer)
+        except MemoryError:
+            account.next, account.lost, account.newest = before
+        try:
+            return self._give_up(buffer.proc, buffer)
+        except MemoryError:
+            account.next, account.lost, account.newest = before
+            raise
+
+    def _events(self, proc: Proc, account: _Account, buffer: Buffer) -> list[Frame]:
+        records: AnyRecords = buffer.records
         frames = self._losses(buffer.lost)
         account.next = buffer.first
         if proc.number in self._trees and self._trees[proc.number].seq == buffer.first:
@@ -235,6 +253,16 @@ class Drain:
             self._note_beginning(proc, records)
         if proc.number in self._trees:
             self._repair(proc.number, account)
+        self.stored += count
+        return frames
+
+    def _give_up(self, proc: Proc, buffer: Buffer) -> list[Frame]:
+        count, times = len(buffer), flat(buffer.records)[1::SLOTS]
+        last, (start, end) = buffer.first + count - 1, (min(times), max(times))
+        row = LossRow(proc.number, buffer.first, last, LossCause.NO_MEMORY, start, end)
+        frames = self._losses([*buffer.lost, row])
+        proc.lost[LossCause.NO_MEMORY] += count
+        self.rotate = True  # the tables may have what was never written
         return frames
 
     def _note_beginning(self, proc: Proc, records: AnyRecords) -> None:

@@ -57,7 +57,10 @@ class Proc:
     """One writer. Made by its session, see `tracesvc.recorder.session.Session.new_proc`."""
 
     __slots__ = (
+        "_block",
+        "_missed",
         "_pending_loss",
+        "_place",
         "_sealing",
         "_dark_entered",
         "_dark_left",
@@ -111,6 +114,12 @@ class Proc:
         self._told = now()
         """ns, of the last event that found room"""
         self._sealing = threading.Lock()
+        self._block: AnyRecords | None = None
+        """taken out of the buffer, and not handed over yet: between calls only where there was no memory"""
+        self._place: Buffer | LossCause | None = None
+        """where that goes, or why it is lost"""
+        self._missed = 0
+        """events that found no memory behind it, and were not told of yet"""
         if session.box is not None:
             self.keep_in(session.box)
 
@@ -152,7 +161,8 @@ class Proc:
         """Hand full blocks of the buffer to the session (``everything``: the rest too).
 
         Does nothing while another call for this proc is under way: that one comes from another thread, or is what this
-        one interrupted (``wait`` makes it wait for that thread, at most a second).
+        one interrupted (``wait`` makes it wait for that thread, at most a second).  Where memory runs out, what is left
+        goes with the next call.
         """
         if not self._sealing.acquire(blocking=wait, timeout=1.0 if wait else -1):
             return
@@ -162,64 +172,98 @@ class Proc:
             if not self.session.accepting:  # the trace is over; a thread or a hook did not know yet
                 self.session.drop_late(records)
                 return
-            while records.events >= size or ((everything or records.missed) and records.events):
-                self._seal_block(min(records.events, size))
+            self._hand_over()
+            while records.events >= size or records.missed or (everything and records.events):
+                self._take(min(records.events, size))
+                self._hand_over()
+        except MemoryError:
+            pass
         finally:
             self._sealing.release()
+
+    # Memory may run out at each allocation of these, and events must neither get lost nor count twice.  So each of them
+    # first makes what it needs, and then only stores it; `seal` goes on where the call before it ended.
 
     def _enter_skipped(self) -> None:
         """Tell of what was left out, as if all of it came before the next block that finds room."""
         self._hold_skipped()
-        skipped, self._skipped = self._skipped, 0
-        if skipped:
-            self.sealed += skipped
-            first = self.sealed - skipped
-            self._lose(first, skipped, self._told, now(), LossCause.SAMPLED)
-        unrecorded = self._unrecorded
-        if unrecorded:
-            self._dark_entered += unrecorded
-            self.sealed += unrecorded
-            first = self.sealed - unrecorded
-            self._lose(first, unrecorded, self._told, now(), LossCause.OVER_BUDGET)
+        if self._skipped:
+            self._lose(self._skipped, self._told, now(), LossCause.SAMPLED)
+            self._skipped = 0
+        if unrecorded := self._unrecorded:
+            entered = self._dark_entered + unrecorded
+            self._lose(unrecorded, self._told, now(), LossCause.OVER_BUDGET)
+            self._dark_entered = entered
 
     def _hold_skipped(self) -> None:
         skipped = len(self.skipped)
-        self._skipped += skipped
-        del self.skipped[:skipped]
+        if skipped:
+            held = self._skipped + skipped
+            del self.skipped[:skipped]
+            self._skipped = held
 
-    def _seal_block(self, count: int) -> None:
-        buffer = self.session.take_empty(self)
-        block = self.session.take_spare() if isinstance(buffer, LossCause) else buffer.records
-        missed = self.records.take(count, block)
-        if isinstance(buffer, LossCause):
-            if block.in_order(0):
-                start, end = block.first_time, block.last_time
-            else:  # an emission was interrupted
-                times = flat(block)[1::SLOTS]
-                start, end = min(times), max(times)
-            self.sealed += count
-            self._lose(self.sealed - count, count, start, end, buffer)
-            self.session.give_back(block)
-            self._hold_skipped()
+    def _take(self, count: int) -> None:
+        """The next block out of the buffer; 0: only how many events found no memory."""
+        if not count:
+            self._missed = self.records.take(0, self.session.take_spare())
+            return
+        place = self.session.take_empty(self)
+        if isinstance(place, LossCause):
+            block = self.session.take_spare()
         else:
-            buffer.lost = self.take_pending_loss()
-            buffer.proc, buffer.first = self, self.sealed
-            self.sealed += count
-            self._told = block.last_time
-            self.session.submit(buffer)
-        if missed:
-            self.sealed += missed
-            time = now()
-            self._lose(self.sealed - missed, missed, time, time, LossCause.NO_MEMORY)
+            self._enter_skipped()
+            block = place.records
+        self._missed = self.records.take(count, block)
+        self._place, self._block = place, block
 
-    def _lose(self, first: int, count: int, start: int, end: int, cause: LossCause) -> None:
-        """Enter a block that found no room; one row for what was lost in one go."""
-        self.lost[cause] += count
-        rows = self._pending_loss
+    def _hand_over(self) -> None:
+        block, place = self._block, self._place
+        if block is not None and place is not None:
+            if isinstance(place, LossCause):
+                if block.in_order(0):
+                    start, end = block.first_time, block.last_time
+                else:  # an emission was interrupted
+                    times = flat(block)[1::SLOTS]
+                    start, end = min(times), max(times)
+                self._lose(block.events, start, end, place)
+                self._block = None
+                self._hold_skipped()
+                self.session.give_back(block)
+            else:
+                self._submit(place)
+                self._block, self._place = None, None
+        if self._missed:
+            time = now()
+            self._lose(self._missed, time, time, LossCause.NO_MEMORY)
+            self._missed = 0
+
+    def _submit(self, buffer: Buffer) -> None:
+        first, none = self.sealed, list[LossRow]()
+        after, told = first + len(buffer), buffer.records.last_time
+        if self._pending_loss:
+            buffer.lost, self._pending_loss = self._pending_loss, none
+        buffer.proc, buffer.first = self, first
+        self.sealed = after
+        try:
+            self.session.submit(buffer)
+        except MemoryError:
+            self.sealed = first
+            raise
+        self._told = told
+
+    def _lose(self, count: int, start: int, end: int, cause: LossCause) -> None:
+        """The next ``count`` events are lost; one row for what was lost in one go."""
+        first, after, rows = self.sealed, self.sealed + count, self._pending_loss
+        self.lost[cause] = before = self.lost[cause]  # so that it has its place
+        total = before + count
         if rows and rows[-1].cause == cause:  # nothing was stored since, so it is contiguous
-            last = rows.pop()
+            last = rows[-1]
             first, start, end = last.first, min(last.start, start), max(last.end, end)
-        rows.append(LossRow(self.number, first, self.sealed - 1, cause, start, end))
+            rows[-1] = LossRow(self.number, first, after - 1, cause, start, end)
+        else:
+            rows.append(LossRow(self.number, first, after - 1, cause, start, end))
+        self.lost[cause] = total
+        self.sealed = after
 
     def wait_for_seal(self) -> None:
         """Until a `seal` that another thread has begun is over."""

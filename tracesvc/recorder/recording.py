@@ -106,7 +106,7 @@ class Recording:
 
     __slots__ = (
         *HOOKS,
-        *("entry_task", "nests", "recording", "slow", "step_began", "tell_stacks", "waits"),
+        *("entry_task", "nests", "proc", "recording", "slow", "step_began", "tell_stacks", "waits"),
         *("_blocked", "_dark", "_light", "_measured", "_reset"),
     )
 
@@ -120,6 +120,7 @@ class Recording:
     ) -> None:
         self.recording = True
         """False: the hooks do nothing any more"""
+        self.proc: Final = proc
         self.entry_task = 0
         """the task that is the waker where another thread or a signal is"""
         self.slow = slow

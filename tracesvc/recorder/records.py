@@ -88,13 +88,12 @@ class AnyRecords(Protocol):
 class Records(list[Any]):
     """Records in a flat list."""
 
-    __slots__ = ("base", "capacity", "proc", "running")
-    missed = 0
+    __slots__ = ("base", "capacity", "missed", "proc", "running")
 
     def __init__(self, slots: Iterable[Any] = ()) -> None:
         super().__init__(slots)
         self.capacity = sys.maxsize
-        self.running = 0
+        self.running = self.missed = 0
         self.proc = -1
         self.base = 0
 
@@ -117,10 +116,12 @@ class Records(list[Any]):
 
     def take(self, n: int, empty: Records, /) -> int:
         empty[:] = self[: n * SLOTS]
-        del self[: n * SLOTS]
+        missed = 0 if n * SLOTS < len(self) else self.missed
+        base, left = self.base + n + missed, self.missed - missed
         empty.base = self.base
-        self.base += n
-        return 0
+        del self[: n * SLOTS]
+        self.base, self.missed = base, left
+        return missed
 
     def in_order(self, newest: int, /) -> bool:
         times = self[1::SLOTS]

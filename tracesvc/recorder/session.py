@@ -203,10 +203,22 @@ class Session:
             return Buffer(self.new_records())
 
     def submit(self, buffer: Buffer) -> None:
-        """Queue a sealed buffer and wake the reader's run. Any thread, any hook."""
+        """Queue a sealed buffer and wake the reader's run. Any thread, any hook.
+
+        Raises:
+          MemoryError: it is not queued.
+        """
         self._sealed.append(buffer)
-        self.buffers += 1
-        self.call_reader(self._feed)
+        try:
+            self.buffers += 1
+            self.call_reader(self._feed)
+        except MemoryError:  # the pacer tries again
+            pass
+
+    def wake_reader(self) -> None:
+        """Have sealed buffers moved to where the reader finds them, if there are any left."""
+        if self._sealed:
+            self.call_reader(self._feed)
 
     def call_reader(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called soon in the run in which the reader lives; nothing, where there is none."""
@@ -249,6 +261,8 @@ class Session:
                     self._sealed.popleft()
                     self._queued += 1
             except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+                return
+            except MemoryError:  # in trio's own task: raised there, it would end the program
                 return
             if self.draining and not self._sealed:
                 self._full.close()
@@ -331,7 +345,8 @@ class Session:
         """Seal what every proc still has; nothing that comes later counts."""
         self.open = False
         for proc in list(self.procs.values()):
-            proc.seal(everything=True, wait=True)
+            for _ in range(3):  # memory may have run out
+                proc.seal(everything=True, wait=True)
         self.accepting = False
         for proc in list(self.procs.values()):  # whoever still found it open is through
             proc.wait_for_seal()

@@ -54,6 +54,8 @@ from tracesvc.recorder.watchdog import Watchdog
 
 __all__ = ["Tracer", "TracerState", "current_tracer"]
 
+PATIENCE: Final = 100
+"""times in a row that the reader may find no memory before it gives up"""
 LONGEST_STEP: Final = 200_000
 """ns that a step of the reader takes at most, however far behind it is"""
 
@@ -95,7 +97,8 @@ class Tracer:
         self._held: Buffer | None = None
         self._pieces: Iterator[list[Frame]] | None = None
         self._header_written = self._footer_written = False
-        self._stored = 0
+        self._starved = 0
+        """times in a row that the reader found no memory"""
         self._encoded = 0
         """when the last step of the reader ended"""
         self._watchdog: Watchdog | None = None
@@ -166,8 +169,8 @@ class Tracer:
         self._drain = self._pacer = self._beat = None
         self._regulator = None
         self._lent = self._held = self._pieces = None
+        self._starved = 0
         self._reading = self._header_written = self._footer_written = False
-        self._stored = 0
         self._encoded = now()
         self.delivered = False
         self._repairs_before = Tally(repairs)
@@ -429,17 +432,23 @@ class Tracer:
         """
         began = now()
         enough = began + min((began - self._encoded) // 4, LONGEST_STEP)
-        frames = drain.events(buffer)
-        self._stored += len(buffer)
-        self._lent, self._held = buffer, None
-        while now() < enough and (more := session.next_full_nowait()) is not None:
-            if drain.due(more, self.generation_bytes):
-                self._held, self._pieces = more, drain.begin_generation()
-                break
-            session.recycle(self._lent)
-            frames += drain.events(more)
-            self._stored += len(more)
-            self._lent = more
+        frames: list[Frame] = []
+        try:
+            frames += drain.events(buffer)
+            self._lent, self._held = buffer, None
+            while now() < enough and (more := session.next_full_nowait()) is not None:
+                self._held = more
+                if drain.due(more, self.generation_bytes):
+                    self._pieces = drain.begin_generation()
+                    break
+                frames += drain.events(more)
+                session.recycle(self._lent)
+                self._lent, self._held = more, None
+            self._starved = 0
+        except MemoryError:  # there may be more when this is called again
+            self._starved += 1
+            if self._starved > PATIENCE:
+                raise
         self._encoded = now()
         return frames
 
@@ -528,7 +537,7 @@ class Tracer:
             ),
             events=retired
             + sum(proc.emitted if session.open else proc.sealed for proc in procs if session),
-            stored=self._stored,
+            stored=0 if drain is None else drain.stored,
             lost={cause.name.lower(): n for cause, n in lost.items()},
             late=0 if session is None or session.open else session.late(),
             moved=0 if drain is None else drain.late,

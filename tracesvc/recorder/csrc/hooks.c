@@ -256,6 +256,7 @@ static void fresh_add(Hooks *self, int64_t number) {
         if (fresh) self->fresh = fresh, self->fresh_room = room;
     }
     if (self->fresh_n < self->fresh_room) self->fresh[self->fresh_n++] = number;
+    else self->records->missed++;                         /* what comes next will not be what it looks like */
 }
 
 static int fresh_take(Hooks *self, int64_t number) {
@@ -295,6 +296,8 @@ static void task_spawned(Hooks *self, PyObject *task) {
     origin from;
     if (origin_of(task, &from)) {
         report((PyObject *)Py_TYPE(task));
+        self->records->missed++;
+        seal_if_full(self);
         return;
     }
     if (!self->entry_task && PyUnicode_CompareWithASCIIString(from.name, ENTRY_TASK) == 0) self->entry_task = number;

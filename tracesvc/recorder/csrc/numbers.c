@@ -18,10 +18,11 @@ static PyObject *forget(PyObject *key, PyObject *reference) {
 }
 static PyMethodDef forgetter = {"forget", forget, METH_O, NULL};
 
-/* The number of a living object; 0 where it cannot be told apart over time (no weak references).  Sets no exception. */
-int64_t number_of(PyObject *thing) {
+/* The number of a living object; -1 with an exception. */
+static int64_t make_number(PyObject *thing) {
     int64_t number = number_known(thing);
     if (number) return number;
+    number = -1;
     PyObject *key = PyLong_FromVoidPtr(thing), *known = key ? PyDict_GetItemWithError(numbers_of, key) : NULL;
     if (known) {
         number = PyLong_AsLongLong(PyTuple_GET_ITEM(known, 0));
@@ -40,8 +41,15 @@ int64_t number_of(PyObject *thing) {
         Py_XDECREF(entry);
     }
     Py_XDECREF(key);
-    if (PyErr_Occurred()) PyErr_Clear();
     return number;
+}
+
+/* The number of a living object; 0 where it cannot be told apart over time (no weak references).  Sets no exception. */
+int64_t number_of(PyObject *thing) {
+    int64_t number = make_number(thing);
+    if (number > 0) return number;
+    PyErr_Clear();
+    return 0;
 }
 
 PyObject *text_of(PyObject *thing) {
@@ -67,7 +75,12 @@ static PyObject *entry_text(PyObject *coroutine) {       /* new reference */
 }
 
 static int owner_of(PyObject *nursery, int64_t *number, int64_t *owner) {
-    *number = number_of(nursery);
+    *number = make_number(nursery);
+    if (*number < 0) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
+        PyErr_Clear();
+        *number = 0;
+    }
     int64_t *known = answers_owner(nursery);
     if (known && *known) {
         *owner = *known;

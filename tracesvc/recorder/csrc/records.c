@@ -141,10 +141,15 @@ static PyObject *Records_take(Records *self, PyObject *const *args, Py_ssize_t c
         PyErr_SetString(PyExc_ValueError, "not so many records, or no empty buffer for them");
         return NULL;
     }
-    Py_ssize_t rest = self->n - n;
+    Py_ssize_t rest = self->n - n, missed = rest ? 0 : self->missed;    /* they come behind what stays here */
+    PyObject *answer = PyLong_FromSsize_t(missed);                      /* first: then nothing can fail any more */
+    if (!answer) return NULL;
     if (block->room < rest) {
         record *items = PyMem_RawRealloc(block->items, (size_t)self->room * sizeof(record));
-        if (!items) return PyErr_NoMemory();
+        if (!items) {
+            Py_DECREF(answer);
+            return PyErr_NoMemory();
+        }
         block->items = items;
         block->room = self->room;
     }
@@ -154,11 +159,9 @@ static PyObject *Records_take(Records *self, PyObject *const *args, Py_ssize_t c
     self->items = block->items, self->room = block->room, self->n = rest;
     block->items = items, block->room = room, block->n = n;
     block->base = self->base;
-    Py_ssize_t missed = self->missed;
-    if (!rest) self->missed = 0;
-    else missed = 0;      /* they come behind what is still here */
     self->base += n + missed;
-    return PyLong_FromSsize_t(missed);
+    self->missed -= missed;
+    return answer;
 }
 
 static PyObject *Records_clear_all(Records *self, PyObject *unused) {

@@ -13,7 +13,7 @@
 
 enum { MAX_FRAMES = 64, MAX_CHAIN = 4096, STACKS = 2048 };
 typedef struct {
-    PyCodeObject *code;
+    PyCodeObject *code;      /* in a chain owned: what looks further may run anything, and a code is gone with its function */
     int instruction;
 } place;
 typedef struct {
@@ -52,7 +52,7 @@ static PyObject *further(PyObject *awaitable, place *here) {
     PyGenObject *generator = (PyGenObject *)awaitable;
     if (generator->gi_frame_state >= FRAME_COMPLETED) return Py_NewRef(Py_None);
     _PyInterpreterFrame *frame = (_PyInterpreterFrame *)generator->gi_iframe;
-    here->code = frame_code(frame);
+    here->code = (PyCodeObject *)Py_NewRef(frame_code(frame));
     here->instruction = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
     return PyObject_GetAttr(awaitable, name);
 }
@@ -84,27 +84,8 @@ static PyObject *new_stack(const place *places, int n) {
     return stack;
 }
 
-PyObject *stack_of(PyObject *coroutine) {
-    place chain[MAX_FRAMES];                              /* a ring: the innermost ones are what is kept */
-    int n = 0;
-    if (!coroutine || !make_stack) return NULL;
-    PyObject *awaitable = Py_NewRef(coroutine);
-    for (int i = 0; awaitable && awaitable != Py_None && i < MAX_CHAIN; i++) {
-        place here;
-        PyObject *next = further(awaitable, &here);
-        if (here.code) chain[n++ % MAX_FRAMES] = here;
-        Py_SETREF(awaitable, next);
-    }
-    if (PyErr_Occurred()) PyErr_Clear();                  /* a strange awaitable: what is outside of it is true as well */
-    Py_XDECREF(awaitable);
-    int kept = n < MAX_FRAMES ? n : MAX_FRAMES;
-    if (!kept) return NULL;
-    place places[MAX_FRAMES];
-    uint64_t hash = (uint64_t)kept;
-    for (int i = 0; i < kept; i++) {
-        places[i] = chain[(n - 1 - i) % MAX_FRAMES];
-        hash = (hash ^ (uintptr_t)places[i].code >> 4 ^ (uint64_t)places[i].instruction << 40) * 0x9E3779B97F4A7C15u;
-    }
+/* The `Stack` of these places, made where it was not seen lately.  New reference; NULL: none, no exception set. */
+static PyObject *interned(const place *places, int kept, uint64_t hash) {
     known *k = &stacks[hash >> 32 & (STACKS - 1)];
     if (k->stack && k->hash == hash && k->n == kept) {
         int same = 1;
@@ -125,6 +106,35 @@ PyObject *stack_of(PyObject *coroutine) {
         *k = (known){Py_NewRef(stack), hash, kept, copy};
         Py_XDECREF(before);
     }
+    return stack;
+}
+
+PyObject *stack_of(PyObject *coroutine) {
+    place chain[MAX_FRAMES];                              /* a ring: the innermost ones are what is kept */
+    int n = 0;
+    if (!coroutine || !make_stack) return NULL;
+    PyObject *awaitable = Py_NewRef(coroutine);
+    for (int i = 0; awaitable && awaitable != Py_None && i < MAX_CHAIN; i++) {
+        place here;
+        PyObject *next = further(awaitable, &here);
+        if (here.code) {
+            if (n >= MAX_FRAMES) Py_DECREF(chain[n % MAX_FRAMES].code);
+            chain[n++ % MAX_FRAMES] = here;
+        }
+        Py_SETREF(awaitable, next);
+    }
+    if (PyErr_Occurred()) PyErr_Clear();                  /* a strange awaitable: what is outside of it is true as well */
+    Py_XDECREF(awaitable);
+    int kept = n < MAX_FRAMES ? n : MAX_FRAMES;
+    if (!kept) return NULL;
+    place places[MAX_FRAMES];
+    uint64_t hash = (uint64_t)kept;
+    for (int i = 0; i < kept; i++) {
+        places[i] = chain[(n - 1 - i) % MAX_FRAMES];
+        hash = (hash ^ (uintptr_t)places[i].code >> 4 ^ (uint64_t)places[i].instruction << 40) * 0x9E3779B97F4A7C15u;
+    }
+    PyObject *stack = interned(places, kept, hash);
+    for (int i = 0; i < kept; i++) Py_DECREF(places[i].code);
     return stack;
 }
 
