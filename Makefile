@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults campaign-cycles campaign-memcheck
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -22,7 +22,7 @@ bench: $(STAMP)
 	$(PY) -m benchmarks
 
 # campaign-versions: PYTHONS='...' chooses the interpreters.
-campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox: $(STAMP)
+campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-cycles campaign-memcheck: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 campaign-service-kill: $(STAMP)

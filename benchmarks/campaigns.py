@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import blackbox, flight, soak, versions
+from benchmarks import blackbox, flight, memory, soak, versions
 from tracesvc.format import Batch, FormatError, FrameDecoder, Item, StreamDecoder
 from tracesvc.model.verify import verify
 
@@ -117,7 +117,10 @@ def fuzz(seconds: float = 120.0) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaigns", description=__doc__)
-    parser.add_argument("name", choices=["soak", "kill", "fuzz", "versions", "flight", "blackbox"])
+    parser.add_argument(
+        "name",
+        choices=["soak", "kill", "fuzz", "versions", "flight", "blackbox", "cycles", "memcheck"],
+    )
     parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
     parser.add_argument("--times", type=int, default=200, help="of the kill campaign")
     parser.add_argument("--seconds", type=float, default=120.0, help="of the fuzzing")
@@ -128,6 +131,10 @@ def main() -> int:
         return int(blackbox.main(times=arguments.times) > 0)
     if arguments.name == "flight":
         return flight.main()
+    if arguments.name == "cycles":
+        return memory.cycles()
+    if arguments.name == "memcheck":
+        return memory.memcheck()
     if arguments.name == "versions":
         return versions.main([])  # its own options: python -m benchmarks.versions --help
     return kill(arguments.times) if arguments.name == "kill" else fuzz(arguments.seconds)

@@ -15,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import tracesvc
+from benchmarks.memory import growth
 from tests.recorder.recording import Recording, finish
 from tracesvc import Tracer
 from tracesvc.events import ProcStart, Reason, TaskWaiting
@@ -166,3 +167,9 @@ async def test_100_cycles_under_load(nursery):
             assert recording.of("step_start")
     assert len(sessions) == 100
     nursery.cancel_scope.cancel()
+
+
+def test_nothing_grows_over_many_cycles(way):
+    """`make campaign-cycles` does 10,000."""
+    blocks, _ = growth(150, native=way[1] == "1")
+    assert blocks < 1
