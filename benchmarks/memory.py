@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,16 +94,24 @@ def cycle(native: bool) -> None:
         raise RuntimeError("nothing was recorded")
 
 
+def _settled() -> tuple[int, int]:
+    """(allocated blocks, resident memory), once the threads of what is over are, too."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("tracesvc "):
+            thread.join()
+    gc.collect()
+    return sys.getallocatedblocks(), resident()
+
+
 def growth(times: int, *, native: bool) -> tuple[float, float]:
     """(blocks, bytes of resident memory) that one cycle leaves behind, after as many to warm up by."""
     for _ in range(times // 4):
         cycle(native)
-    gc.collect()
-    blocks, memory = sys.getallocatedblocks(), resident()
+    blocks, memory = _settled()
     for _ in range(times):
         cycle(native)
-    gc.collect()
-    return (sys.getallocatedblocks() - blocks) / times, (resident() - memory) / times
+    blocks_after, memory_after = _settled()
+    return (blocks_after - blocks) / times, (memory_after - memory) / times
 
 
 def cycles(times: int = 10_000) -> int:
