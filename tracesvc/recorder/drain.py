@@ -257,7 +257,8 @@ class Drain:
         return frames
 
     def _give_up(self, proc: Proc, buffer: Buffer) -> list[Frame]:
-        count, times = len(buffer), flat(buffer.records)[1::SLOTS]
+        count, records = len(buffer), buffer.records
+        times = [records.record(i)[1] for i in range(count)]
         last, (start, end) = buffer.first + count - 1, (min(times), max(times))
         row = LossRow(proc.number, buffer.first, last, LossCause.NO_MEMORY, start, end)
         frames = self._losses([*buffer.lost, row])
