@@ -170,6 +170,6 @@ async def test_100_cycles_under_load(nursery):
 
 
 def test_nothing_grows_over_many_cycles(way):
-    """`make campaign-cycles` does 10,000."""
-    blocks, _ = growth(150, native=way[1] == "1")
-    assert blocks < 1
+    """`make campaign-cycles` does 10,000. A leak is there in every stretch of them, a cache fills up only once."""
+    stretches = [growth(100, before=50, native=way[1] == "1") for _ in range(3)]
+    assert min(blocks for blocks, _ in stretches) < 0.5, stretches

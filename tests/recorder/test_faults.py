@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiled import compiled
+from tests.compiled import PACKAGE, compiled
+from tests.judges import absent
 from tests.recorder.faults import FOR_EVER, Faults
 from tracesvc.events import LossCause
+from tracesvc.recorder.native import native
 
 ALL = "all" in os.environ.get("TRACESVC_TEST_FAULTS", "")
 SHIM = Path(__file__).with_name("faults.c")
+
+# About the native part: in the twin every line allocates, also those that have yet to catch anything.
+pytestmark = pytest.mark.parametrize(
+    "way", [("direct", "1"), ("public", "1")], ids=["direct", "public"], indirect=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +29,9 @@ def shim(tmp_path_factory):
 
 
 @pytest.fixture
-def faults(shim, monkeypatch, way):
-    if way[1] == "0":
-        pytest.skip(
-            "about the native part: every line of the twin allocates, and may raise in trio's place"
-        )
+def faults(shim, monkeypatch):
+    if native is None:
+        absent("the native recorder", package=PACKAGE)
     monkeypatch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
     faults = Faults(shim)
     faults.run(-1, -1)  # what is made once and kept, is made
@@ -56,9 +61,7 @@ def test_one_allocation_fails(faults):
 
 
 @pytest.mark.parametrize("burst", [3, 30, 300, FOR_EVER])
-def test_memory_runs_out_for_a_while(faults, burst, way):
-    if way == ("direct", "0"):
-        pytest.skip("what is Python in trio's place may fail before it can take care of itself")
+def test_memory_runs_out_for_a_while(faults, burst):
     _, allocations, _ = faults.run(-1, -1)
     for number in range(0, allocations, max(allocations // (200 if ALL else 12), 1)):
         faults.run(number, min(number + burst, FOR_EVER))

@@ -135,7 +135,7 @@ async def test_the_state_heals_after_a_loss(nursery, tasks):
     for _ in range(20):
         tracesvc.log("so that the loss is told of")
     await wait_all_tasks_blocked()
-    reading.tracer._beat()
+    read_tasks_again(reading.tracer)
     await wait_all_tasks_blocked()
     for _ in range(3):
         for _ in range(16):

@@ -173,8 +173,9 @@ async def test_a_task_that_still_waits_is_told_of_and_stands_in_the_next_snapsho
 
 
 def spins(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Of the processor, so that who watches has its turns on a busy machine, too."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
         pass
 
 
@@ -184,11 +185,13 @@ def test_a_step_that_runs_for_long_tells_what_runs():
         await trio.lowlevel.checkpoint()
 
     found = trace(main, stall_s=0.02).of("step_stack", task="main")
-    assert 2 <= len(found) <= 8, "at 20 ms, 40, 80, ..."
+    due = [event.lasted - event.late for event in found]
+    assert due == [20_000_000 << n for n in range(len(found))]
+    assert len(found) >= 2
     for event in found:
-        assert functions(event)[:2] == ["spins", main.__qualname__]
-        assert event.lasted - event.late >= 20_000_000
         assert event.late >= 0
+    # Where the machine is busy one may be looked at just before or behind it.
+    assert ["spins", main.__qualname__] in [functions(event)[:2] for event in found]
 
 
 def test_a_call_into_c_that_holds_the_interpreter_lock_is_told_of_when_it_ends(way):
@@ -219,8 +222,7 @@ def test_a_stall_in_another_thread():
     thread.join()
     recording = Recording(trio.run(finish, tracer), statistics=tracer.statistics())
     found = recording.of("step_stack", task="main")
-    assert found
-    assert "spins" in functions(found[0])
+    assert "spins" in [function for event in found for function in functions(event)]
 
 
 def test_nobody_watches_where_nobody_asked():

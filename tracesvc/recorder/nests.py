@@ -53,7 +53,7 @@ __all__ = [
     "SLEEP",
     "SOURCES",
     "Nests",
-    "forget_requests",
+    "forget",
     "redaction",
     "requests",
     "say",
@@ -75,13 +75,15 @@ _INNERMOST: Final = 4
 
 requests: Final[dict[int, tuple[int, int, weakref.ref[Any]]]] = {}
 """id of a cancel scope that was cancelled -> (its turn, its number, a reference that takes it out)"""
-_deadlines: Final[list[tuple[int, float, float]]] = [(0, 0.0, 0.0)] * DEADLINES
+_NO_DEADLINE: Final = (0, 0.0, 0.0)
+_deadlines: Final[list[tuple[int, float, float]]] = [_NO_DEADLINE] * DEADLINES
 """by id, where the last one with that place stands: (id of the scope, deadline, when it was set)"""
 
 
-def forget_requests() -> None:
-    """A new session knows of none."""
+def forget() -> None:
+    """What scopes were asked and set: a new session knows nothing of it, and one that is over keeps nothing."""
     requests.clear()
+    _deadlines[:] = [_NO_DEADLINE] * DEADLINES
 
 
 class _Redaction:

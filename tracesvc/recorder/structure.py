@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from tracesvc.recorder.native import native
-from tracesvc.recorder.nests import SLEEP, SOURCES, forget_requests, redaction, say, tell
+from tracesvc.recorder.nests import SLEEP, SOURCES, forget, redaction, say, tell
 from tracesvc.recorder.recording import Recording
 
 __all__ = ["GROUPS", "Structure", "enter_run", "leave_run"]
@@ -135,9 +135,7 @@ class Structure:
     def open(self) -> None:
         """Have trio call ours."""
         redaction.text = self._redact
-        forget_requests()
-        if native is not None:
-            native.forget_requests()
+        self._forget()
         for group in GROUPS:
             if group in self.groups:
                 for taken in TAKEN[group]:
@@ -150,6 +148,13 @@ class Structure:
                 setattr(owner, name, original)
         self._originals.clear()
         _runs.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._natively and native is not None:
+            native.forget_requests()
+        else:
+            forget()
 
     def _replace(self, taken: Taken) -> None:
         owner = getattr(_run, taken.owner)

@@ -72,8 +72,7 @@ class Tracer:
     """Records the trio runs of this process into a stream of frames.
 
     Most programs use `tracesvc.open_tracer`; this is what lies below it.  One tracer at a time is ON or DRAINING in a
-    process.  It takes the options of
-    `tracesvc.recorder.options.Options`.
+    process.  It takes the options of `tracesvc.recorder.options.Options`.
 
     Raises:
       ValueError: an option is out of its range.
@@ -97,8 +96,7 @@ class Tracer:
         self._held: Buffer | None = None
         self._pieces: Iterator[list[Frame]] | None = None
         self._header_written = self._footer_written = False
-        self._starved = 0
-        """times in a row that the reader found no memory"""
+        self._starved = 0  # times in a row that there was no memory
         self._encoded = 0
         """when the last step of the reader ended"""
         self._watchdog: Watchdog | None = None

@@ -72,6 +72,7 @@ static PyObject *overdue(PyObject *module, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS
     while (cell < 0 && __atomic_load_n(&watch, __ATOMIC_SEQ_CST) == number) {
         nanosleep(&pause, NULL);
+        if (__atomic_load_n(&watch, __ATOMIC_SEQ_CST) != number) break;    /* the limit of the next one is another */
         int64_t now = clock_now();
         for (int i = 0; i < CELLS && cell < 0; i++) {
             began = __atomic_load_n(&begun[i], __ATOMIC_RELAXED);
