@@ -164,6 +164,8 @@ def main(json: bool = False, times: int = 200, seed: int = 1) -> int:
         events += verdict.recovered.events
         unread += verdict.recovered.unread
         lost += verdict.recovered.lost
+        if i % 10 == 9:
+            print(f"{i + 1} kills, {len(faults)} faults", file=sys.stderr, flush=True)
     result = {
         "kills": times,
         "events": events,
