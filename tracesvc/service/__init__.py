@@ -21,7 +21,7 @@ from tracesvc.service.tls import Certificate, CertificateError
 from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
 from tracesvc.sinks.delivery import open_tracer
 from tracesvc.sinks.flight import FlightRecorder
-from tracesvc.store import FileStore, Store
+from tracesvc.store import FileStore, Fleet, JetStreamStore, Store
 
 __all__ = [
     "Certificate",
@@ -78,8 +78,7 @@ async def serve(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_traced(flight))
             if store is None:
-                opened = FileStore.open(config.data, keep=config.keep)
-                store = await stack.enter_async_context(opened)
+                store = await stack.enter_async_context(_store(config))
             nursery = await stack.enter_async_context(trio.open_nursery())
             app = make_app(store, config, stopping, gate_of(config, host), flight)
             measured: Metrics = app.state.metrics
@@ -101,6 +100,25 @@ async def serve(
 
             await nursery.start(answer)
             task_status.started(url)
+
+
+def _store(config: Config) -> AbstractAsyncContextManager[Store]:
+    """The store that the settings name."""
+    if not config.store:
+        return FileStore.open(config.data, keep=config.keep)
+    fleet = Fleet(
+        config.store,
+        bucket=config.bucket or None,
+        stream=config.stream,
+        replicas=config.stream_replicas,
+        stream_bytes=config.stream_bytes or -1,
+        credentials=config.nats_credentials or None,
+        patience=config.nats_patience,
+        archiver=config.archiver,
+        archive_after=config.archive_after,
+        forget_after=config.forget_after,
+    )
+    return JetStreamStore.open(fleet, config.data / "copies", keep=config.keep)
 
 
 def _traced(flight: FlightRecorder | None) -> AbstractAsyncContextManager[Any]:

@@ -55,6 +55,26 @@ class Config:
     """between signs of life to a program that waits for commands"""
     keep: Keep = field(default_factory=lambda: Keep(free=256 << 20))
     """how long and how much"""
+    store: str = ""
+    """servers of NATS JetStream that replicas share, ``nats://HOST:PORT``, commas between; empty: the data directory"""
+    bucket: str = ""
+    """where finished segments go then, like ``s3://BUCKET/PREFIX``; empty: the stream keeps all"""
+    stream: str = "tracesvc"
+    """the streams' names begin with it, and only replicas with the same one share sessions"""
+    stream_replicas: int = 3
+    """servers that have each message, where the streams are yet to be made"""
+    stream_bytes: int = 0
+    """of the stream of frames, where it is yet to be made; 0: without bound of its own"""
+    nats_credentials: str = ""
+    """file with the credentials of a NATS user"""
+    nats_patience: float = 20.0
+    """until NATS is given up that does not answer, as where a leader is being elected"""
+    archiver: bool = True
+    """whether this replica may be the one that moves segments to the bucket"""
+    archive_after: float = 60.0
+    """without a frame until a session without an end is archived as far as it goes"""
+    forget_after: float = 60.0
+    """after its last frame until the stream forgets a session that the bucket has as a whole"""
     trace_itself: bool = True
     """whether the service has a flight recorder of itself, for ``GET /debug/...``"""
     server: str = "anycorn"

@@ -17,6 +17,7 @@ from tracesvc.store.base import (
     session_name,
 )
 from tracesvc.store.files import FileStore
+from tracesvc.store.jetstream import Fleet, JetStreamStore
 from tracesvc.store.retention import Keep
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "BadSessionNameError",
     "BadStreamError",
     "FileStore",
+    "Fleet",
+    "JetStreamStore",
     "Keep",
     "LiveSessionError",
     "OffsetError",
