@@ -11,6 +11,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	tools/system-packages
+	tools/node-packages $(VENV)/judges
 	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)

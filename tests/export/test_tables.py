@@ -4,12 +4,15 @@ import datetime as dt
 import json
 import re
 import subprocess
+import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import duckdb
+import jsonschema_rs
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -17,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.export import go_judge
 from tests.export.conftest import damaged, end_of, events_of
 from tests.export.oracle import look
-from tests.judges import require_program
+from tests.judges import absent, require_program
 from tests.traces import program
 from tracesvc.analysis import query
 from tracesvc.events import Reason
@@ -119,12 +122,20 @@ def test_pprof_has_our_totals(tmp_path, data):
     ]
 
 
+def schema_of_speedscope() -> Path:
+    """The published one, of the program itself."""
+    package = Path(sys.prefix) / "judges" / "node_modules" / "speedscope"
+    found = package / "dist" / "release" / "file-format-schema.json"
+    return found if found.exists() else absent("speedscope, by tools/node-packages", package="npm")
+
+
 @WHICH
 def test_speedscope_has_every_step_of_every_run(tmp_path, data):
     path = tmp_path / "a.json"
     export(data, "speedscope", path)
     loaded = json.loads(path.read_text())
     assert loaded["$schema"].endswith("file-format-schema.json")
+    jsonschema_rs.validator_for(json.loads(schema_of_speedscope().read_text())).validate(loaded)
     assert loaded["exporter"] == "tracesvc"
     frames = loaded["shared"]["frames"]
     assert all(isinstance(frame["name"], str) for frame in frames)

@@ -5,12 +5,14 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
 import tracesvc
 from tests.web import traces
-from tracesvc.analysis import Of, latencies, stalls, summarize, tasks_at
+from tracesvc.analysis import Of, latencies, lint, stalls, summarize, tasks_at
+from tracesvc.model.verify import verify
 
 PERFETTO = "https://ui.perfetto.dev"
 
@@ -152,6 +154,24 @@ def test_long_steps_and_findings(tab):
     assert state.get_attribute("data-state") == "running"
 
 
+def test_a_finding_leads_to_its_place(tab):
+    data = tab.open("one_finding", "/reports?of=lint")
+    with trace(data) as one:
+        (finding,) = lint(one).findings
+    shown = tab.page.locator(".finding")
+    shown.wait_for()
+    assert shown.count() == 1
+    assert finding.text in shown.inner_text()
+    shown.get_by_role("button", name="show").click()
+    tab.settled()
+    state = tab.page.locator(".side [data-state]")
+    state.wait_for()
+    assert state.get_attribute("data-state") == "running"
+    start, end = tab.view()
+    assert start <= 1000
+    assert end >= 300_001_000
+
+
 def test_two_sessions_side_by_side(tab, service):
     before, after = service.keep("shop")[0], service.keep("busy")[0]
     tab.page.goto(f"{service.url}/#/diff/{before}/{after}")
@@ -235,10 +255,11 @@ def test_other_looks(tab, service, request):
 
 
 PROGRAM = """
-import sys, trio, tracesvc
+import functools, sys, trio, tracesvc
 async def main():
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tracesvc.agent, sys.argv[1])
+    flight = tracesvc.FlightRecorder()
+    async with tracesvc.open_tracer(flight), trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(tracesvc.agent, sys.argv[1], flight=flight))
         while True:
             await trio.sleep(0.01)
 trio.run(main)
@@ -264,3 +285,27 @@ def test_a_program_is_started_and_stopped_from_the_page(tab, service):
     finally:
         program.kill()
         program.wait()
+
+
+def test_a_snapshot_is_asked_for_from_the_page(tab, service):
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, service.url])
+    try:
+        tab.page.goto(service.url)
+        snapshot = tab.page.locator("[data-do=snapshot]").first
+        snapshot.wait_for()
+        known = sessions(service)
+        said = tab.page.locator("[data-source]")
+        while "done" not in said.inner_text():  # it holds nothing in its first moments
+            snapshot.click()
+            tab.until("!document.querySelector('[data-do=snapshot]').disabled")
+        (new,) = sessions(service) - known
+        with urllib.request.urlopen(f"{service.url}/v1/sessions/{new}/frames") as answer:
+            assert verify(answer.read()).ok
+    finally:
+        program.kill()
+        program.wait()
+
+
+def sessions(service):
+    with urllib.request.urlopen(f"{service.url}/v1/sessions") as answer:
+        return {one["session"] for one in json.load(answer)["sessions"]}

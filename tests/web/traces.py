@@ -134,6 +134,23 @@ def _life(task, name, start, end, parent=0, nursery=0):
 
 
 @cache
+def one_finding():
+    """A step of 300 ms: it never yields."""
+    hand = _hand().events(
+        1,
+        ("proc_start", 0, 1, 1, "run"),
+        ("task_create", 1, 1, 0, 0, "endless", "f"),
+        ("step_start", 1000, 1),
+        ("step_block", 300_001_000, 1, SLEEP, 0),
+        ("task_runnable", 400_000_000, 1, 0, 3),
+        ("step_start", 400_001_000, 1),
+        ("task_exit", 400_002_000, 1),
+        ("proc_stop", 400_003_000),
+    )
+    return _whole(hand.end(400_004_000))
+
+
+@cache
 def a_day():
     hand = _hand()
     hand.events(1, ("task_create", 0, 1, 0, 0, "day", "f"), ("proc_start", 0, 1, 1, "run"))
