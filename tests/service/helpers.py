@@ -68,6 +68,7 @@ async def running(root, *, disk=None, store=None, gate=None, **settings):
                 listener,
                 stopping,
                 grace=config.grace,
+                idle_timeout=config.idle_timeout,
                 server=config.server,
                 task_status=task_status,
             )

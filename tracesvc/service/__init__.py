@@ -94,6 +94,7 @@ async def serve(
                     grace=config.grace,
                     server=config.server,
                     certificate=certificate,
+                    idle_timeout=config.idle_timeout,
                     task_status=task_status,
                 )
                 nursery.cancel_scope.cancel()  # what watches it is over, too

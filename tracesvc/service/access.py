@@ -34,6 +34,7 @@ __all__ = [
     "demand_source",
     "login",
     "logout",
+    "source_of",
     "whoami",
 ]
 
@@ -203,24 +204,27 @@ def _presented(scope: Scope) -> str | None:
     return cookie
 
 
-def demand_source(access: Access, data: bytes | bytearray) -> None:
-    """``data``, the beginning of a stream, is of a source that the token is for.
+def demand_source(access: Access, source: str | None) -> None:
+    """A stream of ``source`` (None: it does not say) is one that the token is for.
 
     Raises:
-      ProblemError: it is not, or has no header.
+      ProblemError: it is not.
     """
-    if not access.prefix:
-        return
+    if access.prefix and (source is None or not access.covers(source)):
+        why = f"this token is for sources whose names begin with {access.prefix!r}"
+        raise ProblemError(403, "source-forbidden", why)
+
+
+def source_of(data: bytes | bytearray) -> str | None:
+    """Whose stream it is that begins so; None: it has no header."""
     decoder = StreamDecoder()
     decoder.feed(bytes(data))
     try:
         first = next(iter(decoder), None)
     except FormatError:
-        first = None
+        return None
     header = first.record if isinstance(first, Item) else None
-    if not isinstance(header, Header) or not access.covers(str(header.source.get("name", ""))):
-        why = f"this token is for sources whose names begin with {access.prefix!r}"
-        raise ProblemError(403, "source-forbidden", why)
+    return str(header.source.get("name", "")) if isinstance(header, Header) else None
 
 
 # --- the page ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tracesvc.service.answers import Answers
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import Shortcut, ingest
+from tracesvc.service.limits import Limits
 from tracesvc.service.openapi import description
 from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
@@ -88,6 +89,9 @@ def make_app(
     app.state.stopping = stopping
     app.state.answers = Answers(config)
     app.state.metrics = measured
+    app.state.limits = Limits(config)
+    app.state.followers = streams.Followers()
+    measured.followers.set_function(lambda: app.state.followers.count)
     measured.agents.set_function(lambda: len(app.state.agents))
     app.state.agents = commands.Agents()
     app.state.exports = Exports()

@@ -45,6 +45,18 @@ class Config:
     """of one request; more is answered with 413, and what came before is kept"""
     body_timeout: float = 60.0
     """for the next part of a request's body"""
+    idle_timeout: float = 30.0
+    """for the head of a request, and for the next one on a connection"""
+    source_posts: float = 0.0
+    """posts a second that one source may send, see `tracesvc.service.limits`; here and below 0 is no bound"""
+    source_bytes: float = 0.0
+    """bytes a second"""
+    source_sessions: int = 0
+    """sessions of one source that may be live"""
+    session_bytes: int = 0
+    """of one session"""
+    followers: int = 10_000
+    """streams that follow a session, all together"""
     question_timeout: float = 60.0
     """for the answer to a question, waiting for its turn included"""
     export_timeout: float = 30.0

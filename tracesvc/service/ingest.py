@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from typing import Final
@@ -11,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tracesvc.service.access import Access, access_of, demand_source
+from tracesvc.service.access import Access, access_of, demand_source, source_of
 from tracesvc.service.config import Config
+from tracesvc.service.limits import Limits
 from tracesvc.service.parameters import integer
 from tracesvc.service.problems import HEARD_OUT, ProblemError
-from tracesvc.store import Store, StoreError, session_name
+from tracesvc.store import Store, StoreError, UnknownSessionError, session_name
 
 __all__ = ["MEDIA_TYPE", "Shortcut", "ingest"]
 
@@ -80,7 +82,10 @@ async def ingest(request: Request) -> Response:
         raise ProblemError(415, "content-encoding", why)
     if length > config.max_body:
         raise ProblemError(413, "body-too-large", f"a body may have {config.max_body} bytes")
-    intake = _Intake(store, session, offset, access_of(request))
+    limits: Limits = request.app.state.limits
+    intake = _Intake(store, session, offset, access_of(request), limits)
+    if limits.by_source:
+        await intake.identify()
     durable = await intake.take(request, config)
     request.app.state.metrics.ingested.inc(max(0, durable - offset))
     return Response(b'{"offset": %d}' % durable, media_type="application/json")
@@ -89,12 +94,27 @@ async def ingest(request: Request) -> Response:
 class _Intake:
     """One body on its way into the store, in pieces."""
 
-    def __init__(self, store: Store, session: str, offset: int, access: Access) -> None:
+    def __init__(
+        self, store: Store, session: str, offset: int, access: Access, limits: Limits
+    ) -> None:
         self._store, self._session, self._offset = store, session, offset
-        self._access = access
+        self._access, self._limits = access, limits
+        self._source: str | None = None
+        """whose session it is, where that matters and is known"""
         self._parts: list[bytes] = []
         self._held = 0
         self._durable: int | None = None
+
+    async def identify(self) -> None:
+        """Of a session that is there: whose it is; and whether another post of theirs is welcome.
+
+        Raises:
+          ProblemError: it is not.
+        """
+        with contextlib.suppress(UnknownSessionError):
+            info = await self._store.info(self._session)
+            self._source, self._durable = str(info.source.get("name", "")), info.bytes
+            self._limits.admit_post(self._source)
 
     async def take(self, request: Request, config: Config) -> int:
         """Read the body to its end; returns the durable offset.
@@ -138,8 +158,9 @@ class _Intake:
     async def _append(self) -> None:
         """Give to the store what there is, and hold back the beginning of a frame."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        if not self._offset:
-            demand_source(self._access, data)
+        if self._access.prefix or self._limits.by_source:
+            await self._look_whose(data)
+        self._limits.admit_bytes(self._source or "", len(data), self._durable)
         result = await self._store.append(self._session, self._offset, data)
         self._durable = result.durable
         if result.problem is not None:
@@ -147,3 +168,14 @@ class _Intake:
         self._offset += len(data) - result.rest
         self._parts[:] = [data[len(data) - result.rest :]] if result.rest else []
         self._held = result.rest
+
+    async def _look_whose(self, data: bytes | bytearray) -> None:
+        """At the beginning of a stream: whose it is, and whether it is welcome."""
+        if self._offset or self._source is not None:
+            return
+        source = source_of(data)
+        demand_source(self._access, source)
+        if source is not None and self._limits.by_source:
+            self._limits.admit_post(source)
+            await self._limits.admit_session(source, self._store)
+            self._source = source

@@ -57,6 +57,7 @@ async def run(
     grace: float,
     server: str = "anycorn",
     certificate: Certificate | None = None,
+    idle_timeout: float = 30.0,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``stopping`` is set, and then for ``grace`` seconds what is in flight. Takes ``listener`` over."""
@@ -67,6 +68,7 @@ async def run(
     config.accesslog = config.errorlog = None
     config.include_server_header = False
     config.graceful_timeout = grace
+    config.keep_alive_timeout = idle_timeout
 
     if certificate is not None:
         certificate.serve_by(config)

@@ -7,12 +7,11 @@ from the store when it is ready for it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import trio
-from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,7 +24,7 @@ from tracesvc.service.parameters import boolean, integer
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import SessionInfo, Store
 
-__all__ = ["StreamResponse", "frames", "live"]
+__all__ = ["Followers", "StreamResponse", "frames", "live"]
 
 CHUNK: Final = 256 << 10
 """bytes read and sent at once"""
@@ -61,7 +60,9 @@ class StreamResponse(Response):
         self._stopping: trio.Event = request.app.state.stopping
         self._endless = size is None and resumable
         self._follows = follows and self._endless
-        self._followers: Gauge = request.app.state.metrics.followers
+        self._followers: Followers = request.app.state.followers
+        if self._follows:
+            request.app.state.limits.admit_follower(self._followers.count)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = False
@@ -97,7 +98,23 @@ class StreamResponse(Response):
         scope["tracesvc.endless"] = self._endless
         if not self._follows:
             return nullcontext()
-        return self._followers.track_inprogress()
+        return self._followers.one_more()
+
+
+class Followers:
+    """How many streams follow a session."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """While it lasts."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
 
 
 async def frames(request: Request) -> Response:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from tracesvc.events import LossCause
 from tracesvc.format import Frame
 from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.threads import Resolver
@@ -59,6 +60,8 @@ class Courier:
     ) -> None:
         self.error: SinkError | None = None
         """why `run` ended before all was delivered"""
+        self.over_quota = False
+        """whether the service takes no more for now, because there is a limit to what we may send"""
         self.on_room: Callable[[], None] = lambda: None
         """called in this thread whenever `held` has shrunk"""
         self._url, self._token = url, token
@@ -195,9 +198,13 @@ class Courier:
             if self._failures:
                 logger.warning("tracesvc: %s takes the trace again", self._url)
             self._failures = self._refusals = 0
+            self.over_quota = False
         elif status == 200:
             raise SinkError(f"{self._url} does not answer like a tracesvc service")
+        elif status == 413 and _answer(response).get("code") == "session-full":
+            raise SinkError(f"{self._url} takes no more: {_reason(response)}", LossCause.QUOTA)
         elif status in _AGAIN:
+            self.over_quota = status == 429
             if status == 413:
                 self._limit = max(len(data) // 2, 1)
             await self._back_off(_reason(response), _retry_after(response))

@@ -28,6 +28,7 @@ from tracesvc.recorder.pacer import real_deadline
 from tracesvc.recorder.tracer import Tracer, TracerState, current_tracer
 from tracesvc.recorder.tree import GONE, in_run
 from tracesvc.sinks.base import Sink, SinkStatistics
+from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.queue import FrameQueue
 
 __all__ = ["deliver", "open_tracer"]
@@ -487,7 +488,8 @@ class _Member:
                 queue.close(LossCause.SINK_FAILED, "the sink returned before the end")
                 logger.error("tracesvc: sink %s returned before the end and was dropped", sink.name)
         except Exception as exc:
-            queue.close(LossCause.SINK_FAILED, str(exc))
+            cause = exc.cause if isinstance(exc, SinkError) else LossCause.SINK_FAILED
+            queue.close(cause, str(exc))
             logger.error("tracesvc: sink %s failed and was dropped: %s", sink.name, exc)
         finally:
             self._running -= 1

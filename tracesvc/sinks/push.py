@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from tracesvc.events import FrameKind
+from tracesvc.events import FrameKind, LossCause
 from tracesvc.format import FormatError, Frame, Header
 from tracesvc.recorder import own_run
 from tracesvc.sinks.base import Sink
@@ -108,6 +108,7 @@ class PushSink(Sink):
             _session(batch[0]), memory, self._spool, self._spool_bytes, compressed=self._compress
         )
         courier = Courier(self._url, self._token, window, self._stored, self._max_backoff)
+        frames.full = lambda: LossCause.QUOTA if courier.over_quota else LossCause.SINK_FULL
         bridge = _Bridge(courier)
         try:
             with bridge.feeding:

@@ -49,6 +49,8 @@ class FrameQueue:
         """given by the tracer: takes a function, and calls it once, in the sink's run, when everything that was emitted
         before has been put here, with the accounts and the end mark that would close the stream at this place; with
         none where the session is over"""
+        self.full: Callable[[], LossCause] = _sink_full
+        """gives the cause of what is lost for want of room"""
         self._note_loss = lost
         self._frames: list[Frame] = []
         self._bytes = 0
@@ -159,9 +161,10 @@ class FrameQueue:
             self._append(frame)
 
     def _drop(self, gap: Gap, frame: Frame) -> None:
-        self._lose(frame.count, LossCause.SINK_FULL)
+        cause = self.full()
+        self._lose(frame.count, cause)
         try:
-            gap.add(frame, LossCause.SINK_FULL)
+            gap.add(frame, cause)
         except FormatError as exc:
             self.close(reason=f"a dropped frame cannot be accounted for: {exc}")
         else:
@@ -175,3 +178,7 @@ class FrameQueue:
             self.lost[cause] += events
             if self._note_loss is not None:
                 self._note_loss(events, cause)
+
+
+def _sink_full() -> LossCause:
+    return LossCause.SINK_FULL
