@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tracesvc.control.errors import ControlError
     from tracesvc.control.install import install
     from tracesvc.model.reader import Trace, read
+    from tracesvc.recorder.propagation import traceparent
     from tracesvc.sinks import triggers
     from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
@@ -50,11 +51,13 @@ __all__ = [
     "read",
     "region",
     "span",
+    "traceparent",
     "triggers",
     "watch",
 ]
 
 _LATER = {
+    "traceparent": "tracesvc.recorder.propagation",
     "ControlError": "tracesvc.control.errors",
     "FlightRecorder": "tracesvc.sinks.flight",
     "FlightWindow": "tracesvc.sinks.flight",

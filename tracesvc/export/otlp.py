@@ -24,6 +24,7 @@ from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
 from tracesvc.export.wire import varint
 from tracesvc.export.words import LEVELS, STATES, cause_of, lost_text, reason_of
+from tracesvc.format.tracecontext import ATTRIBUTE, Parent, parse, span_number, trace_number
 from tracesvc.model.states import State
 
 __all__ = ["write"]
@@ -72,6 +73,9 @@ class _Writer:
         self._roots: dict[int, int] = {}
         """span -> the first of its ancestors, of the latest spans: a child may outlive its parent"""
 
+        self._remote: dict[int, Parent] = {}
+        """span -> its parent in another program"""
+
     def chunk(self, chunk: Chunk) -> None:
         """What ends in a chunk, as far as its task's state at that moment has ended too."""
         # Procs hand over their buffers one by one: a child may stand before its parent.
@@ -79,9 +83,14 @@ class _Writer:
             parent = self._spans.get(piece.parent)
             root = parent.root if parent is not None else piece.parent or piece.id
             root = self._roots.get(piece.parent, root)
+            remote = parse((piece.attributes or {}).get(ATTRIBUTE))
+            if remote is not None:  # a trace that began in another program goes on here
+                root, self._remote[piece.id] = piece.id, remote
             self._roots[piece.id] = root
             if len(self._roots) > MAX_ROOTS:
-                del self._roots[next(iter(self._roots))]
+                oldest = next(iter(self._roots))
+                del self._roots[oldest]
+                self._remote.pop(oldest, None)
             self._spans[piece.id] = _Span(piece, root)
             self._of_task.setdefault(piece.task, set()).add(piece.id)
         self._logs(chunk)
@@ -150,11 +159,16 @@ class _Writer:
     def _wall(self, time: int) -> int:
         return self._replay.at(time)
 
-    def _id(self, what: str, size: int) -> bytes:
+    @property
+    def _known_session(self) -> str:
         if not self._session:
             session = self._replay.trace.session
             self._session = session.id if session is not None else "unknown"
-        return hashlib.blake2b(f"{self._session} {what}".encode(), digest_size=size).digest()
+        return self._session
+
+    def _id(self, what: str, size: int) -> bytes:
+        text = f"{self._known_session} {what}"
+        return hashlib.blake2b(text.encode(), digest_size=size).digest()
 
     def _finish(self, span: _Span) -> None:
         piece = span.piece
@@ -169,8 +183,13 @@ class _Writer:
             more["tracesvc.open"] = True
         more.update(piece.attributes or {})
         end = self._replay.ended if piece.end is None else piece.end
-        parent = self._id(f"span {piece.parent}", 8) if piece.parent else b""
-        ids = self._id(f"root {span.root}", 16), self._id(f"span {piece.id}", 8), parent
+        parent = span_number(self._known_session, piece.parent) if piece.parent else b""
+        trace, remote = trace_number(self._known_session, span.root), self._remote.get(span.root)
+        if remote is not None:
+            trace = remote.trace
+            if span.root == piece.id:
+                parent = remote.span
+        ids = trace, span_number(self._known_session, piece.id), parent
         times = self._wall(piece.begin), self._wall(max(end, piece.begin))
         self._put(_span(*ids, piece.name, *times, more, span.logs, span.dropped))
 

@@ -435,6 +435,20 @@ def open_annotations(session: Session, proc: Proc, tasks: list[tuple[int, Contex
                 found.begin(session, proc, task)
 
 
+def spans_around(context: Context) -> list[Any]:
+    """The current span in ``context`` and those that it lies in, innermost first."""
+    found: Any = max(
+        (span for span, _ in _innermost(context) if span is not None),
+        key=lambda span: span.id,
+        default=None,
+    )
+    around = []
+    while found is not None:
+        around.append(found)
+        found = found.outer
+    return around
+
+
 def _innermost(context: Context) -> list[tuple[Any, Any]]:
     """Span and region, natively made or not."""
     places = [(context.get(current_span), context.get(current_region))]
