@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults campaign-cycles campaign-memcheck
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults campaign-cycles campaign-memcheck campaign-wheels
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -22,8 +22,8 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m benchmarks
 
-# campaign-versions: PYTHONS='...' chooses the interpreters.
-campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-cycles campaign-memcheck: $(STAMP)
+# campaign-versions, campaign-wheels: PYTHONS='...' chooses the interpreters.
+campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-cycles campaign-memcheck campaign-wheels: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 campaign-service-kill: $(STAMP)

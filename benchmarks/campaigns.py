@@ -1,4 +1,4 @@
-"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz|versions|flight|blackbox``.
+"""Long campaigns, run by hand: ``python -m benchmarks.campaigns soak|kill|fuzz|versions|wheels|...``.
 
 Their figures go into docs/evidence.md.
 """
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import blackbox, flight, memory, soak, versions
+from benchmarks import blackbox, flight, memory, soak, versions, wheels
 from tracesvc.format import Batch, FormatError, FrameDecoder, Item, StreamDecoder
 from tracesvc.model.verify import verify
 
@@ -119,7 +119,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaigns", description=__doc__)
     parser.add_argument(
         "name",
-        choices=["soak", "kill", "fuzz", "versions", "flight", "blackbox", "cycles", "memcheck"],
+        choices=[
+            *("soak", "kill", "fuzz", "versions", "wheels", "flight", "blackbox"),
+            *("cycles", "memcheck"),
+        ],
     )
     parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
     parser.add_argument("--times", type=int, default=200, help="of the kill campaign")
@@ -135,6 +138,8 @@ def main() -> int:
         return memory.cycles()
     if arguments.name == "memcheck":
         return memory.memcheck()
+    if arguments.name == "wheels":
+        return wheels.main()
     if arguments.name == "versions":
         return versions.main([])  # its own options: python -m benchmarks.versions --help
     return kill(arguments.times) if arguments.name == "kill" else fuzz(arguments.seconds)

@@ -2,11 +2,15 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 
 from tests.cli.commands import COMMAND, ENVIRONMENT, run
+from tracesvc import Tracer, TracerError
+from tracesvc.cli.doctor import examine
 from tracesvc.recorder.native import native, why_not
+from tracesvc.recorder.tracer import current_tracer
 
 
 def parts(*words, **environment):
@@ -38,3 +42,29 @@ def test_without_the_native_part_it_says_why_and_what_then():
     assert "TRACESVC_NATIVE=0" in row["what"]
     assert row["advice"]
     assert rows["direct way into trio"]["runs"], "the twin in Python takes it as well"
+
+
+def test_a_free_threaded_python_without_its_lock_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    row = examine()[0]
+    assert not row.runs
+    assert "PYTHON_GIL=1" in row.what
+    tracer = Tracer()
+    with pytest.raises(TracerError, match="PYTHON_GIL=1"):
+        tracer.start()
+    assert current_tracer() is None
+
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert examine()[0].runs
+
+
+def test_a_free_threaded_python_with_its_lock_is_left_to_the_twin():
+    """Whatever was built: the module is not even looked for."""
+    program = (
+        "import sys; sys.abiflags = 't'; sys.modules['tracesvc.recorder._native'] = None\n"
+        "from tracesvc.recorder.native import native, why_not; print(native, why_not)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.startswith("None this Python is free-threaded")

@@ -25,14 +25,15 @@ def examine() -> list[Finding]:
 
     from tracesvc.format import zstd
     from tracesvc.recorder import direct
-    from tracesvc.recorder.native import native, why_not
+    from tracesvc.recorder.native import native, no_lock, why_not
     from tracesvc.recorder.seams import SEAMS
 
     python = f"{sys.implementation.name} {sys.version.split()[0]}, trio {trio.__version__}"
+    refused = no_lock()
     obstacle = direct.why_not(native is not None)
     missing = [f"{module.__name__}.{name}" for module, name in SEAMS if not hasattr(module, name)]
     return [
-        Finding("python", True, python),
+        Finding("python", not refused, f"{python}: {refused}" if refused else python),
         Finding(
             "native recorder",
             native is not None,

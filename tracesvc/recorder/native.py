@@ -1,12 +1,14 @@
 """The native part of the recorder, where there is one: it is told here what it must know of the vocabulary and of trio.
 
 Without a compiler, on an interpreter that it does not know, or with ``TRACESVC_NATIVE=0`` in the environment the twins
-in Python do the same work; `why_not` says why.
+in Python do the same work; `why_not` says why.  The twins, too, rely on the interpreter lock: where a free-threaded
+build runs without one, `no_lock` says so, and nothing is recorded.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from types import ModuleType
 from typing import Final
 
@@ -48,7 +50,7 @@ from tracesvc.events import (
 from tracesvc.format.batch import ENDS
 from tracesvc.recorder.stacks import beyond, make_stack
 
-__all__ = ["native", "why_not"]
+__all__ = ["native", "no_lock", "why_not"]
 
 _CODES: Final = {
     Storage.INT: b"q",
@@ -94,7 +96,17 @@ def _protected() -> None:
     """Python handles waiting signals as it enters here; trio delivers a Ctrl-C later. See ``csrc/signals.c``."""
 
 
+def no_lock() -> str:
+    """Why this interpreter cannot be traced; "": it can."""
+    enabled = getattr(sys, "_is_gil_enabled", None)  # from CPython 3.13 on
+    if enabled is None or enabled():
+        return ""
+    return "it runs without the interpreter lock, on which recording relies: start it with PYTHON_GIL=1"
+
+
 def _load() -> tuple[ModuleType | None, str]:
+    if "t" in getattr(sys, "abiflags", ""):
+        return None, "this Python is free-threaded, and the native recorder relies on its lock"
     if os.environ.get("TRACESVC_NATIVE") == "0":
         return None, "TRACESVC_NATIVE=0 is set"
     try:

@@ -15,9 +15,10 @@ from tracesvc.frozen import Frozen, frozen, frozen_by_keyword
 from tracesvc.recorder import direct
 from tracesvc.recorder.boxes import default_directory
 from tracesvc.recorder.choice import GROUPS, Choice, Tasks, groups_of, named
+from tracesvc.recorder.errors import TracerError
 from tracesvc.recorder.hooks import PublicRunHooks, RunHooks
 from tracesvc.recorder.identity import number_of
-from tracesvc.recorder.native import native
+from tracesvc.recorder.native import native, no_lock
 from tracesvc.recorder.policy import Policy
 from tracesvc.recorder.records import AnyRecords, Records
 from tracesvc.recorder.redaction import Redaction
@@ -249,7 +250,13 @@ class Way(Frozen):
 
     @classmethod
     def choose(cls, options: Options, told: str = "") -> Way:
-        """By the options, else the environment, else the fastest that is safe; logs an obstacle not ``told`` yet."""
+        """By the options, else the environment, else the fastest that is safe; logs an obstacle not ``told`` yet.
+
+        Raises:
+          TracerError: the interpreter runs without its lock.
+        """
+        if refused := no_lock():
+            raise TracerError(f"this Python cannot be traced: {refused}")
         wanted = options.native
         if wanted is None:
             wanted = os.environ.get("TRACESVC_NATIVE") != "0"
