@@ -19,7 +19,7 @@ SHIM = Path(__file__).with_name("faults.c")
 
 # About the native part: in the twin every line allocates, also those that have yet to catch anything.
 pytestmark = pytest.mark.parametrize(
-    "way", [("direct", "1"), ("public", "1")], ids=["direct", "public"], indirect=True
+    "way", [("direct", "1"), ("public", "1")], ids=["direct-native", "public-native"], indirect=True
 )
 
 
