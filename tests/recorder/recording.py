@@ -235,3 +235,10 @@ async def finish(tracer: Tracer) -> bytes:
         nursery.start_soon(read, name="tracesvc reader")
         await tracer.stop()
     return data
+
+
+def read_tasks_again(tracer: Tracer) -> None:
+    """As the tracer does it by the clock, at most once a second."""
+    for run in tracer._runs:
+        run.asked = 0
+    tracer._beat()

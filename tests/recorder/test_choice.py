@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import tracesvc
-from tests.recorder.recording import Memory, Recording, trace
+from tests.recorder.recording import Memory, Recording, read_tasks_again, trace
 from tracesvc.analysis import NotFoundError, latencies, lint, stalls, summarize, why
 from tracesvc.model.verify import verify
 from tracesvc.recorder.choice import GROUPS, named
@@ -227,7 +227,15 @@ def test_a_loss_is_healed_by_the_tasks_that_are_recorded():
                     data += piece
 
             nursery.start_soon(read, name="tracesvc reader")
-            await trio.sleep(1.6)  # the tasks are read anew once a second at most
+            await wait_all_tasks_blocked()
+            for _ in range(20):
+                tracesvc.log("so that the loss is told of")
+            await wait_all_tasks_blocked()
+            read_tasks_again(tracer)
+            for _ in range(3):
+                await wait_all_tasks_blocked()
+                for _ in range(16):
+                    tracesvc.log("what follows")
             await tracer.stop()
             nursery.cancel_scope.cancel()
 

@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import tracesvc
-from tests.recorder.recording import Memory, Recording, close_ledger, finish
+from tests.recorder.recording import Memory, Recording, close_ledger, finish, read_tasks_again
 from tracesvc import Tracer
 from tracesvc.events import LossCause, Reason, TaskState
 
@@ -162,13 +162,6 @@ def last_snapshot(recording: Recording, proc: int) -> dict[str, tuple[int, int, 
         for snapshot, strings in parts[last:]
         for row in snapshot.tasks
     }
-
-
-def read_tasks_again(tracer: Tracer) -> None:
-    """As the tracer does it by the clock, at most once a second."""
-    for run in tracer._runs:
-        run.asked = 0
-    tracer._beat()
 
 
 async def test_a_loss_in_between_makes_the_tasks_be_read_again(nursery):

@@ -70,7 +70,7 @@ class Beat:
         old = now() - OLD
         for proc in list(session.procs.values()):
             with contextlib.suppress(IndexError):  # its owner sealed it meanwhile
-                if proc.records.first_time <= old:
+                if proc.stuck or proc.records.first_time <= old:
                     proc.seal(everything=True)
         if session.slow >= 0:
             for run in list(self._runs):

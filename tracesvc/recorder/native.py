@@ -96,6 +96,12 @@ def _protected() -> None:
     """Python handles waiting signals as it enters here; trio delivers a Ctrl-C later. See ``csrc/signals.c``."""
 
 
+if hasattr(_protected, "__wrapped__"):
+    # Before trio 0.28 a line around it says so, and that is too late; but what is called like this always is protected.
+    _protected = _protected.__wrapped__
+    _protected.__code__ = _protected.__code__.replace(co_name="__del__")
+
+
 def no_lock() -> str:
     """Why this interpreter cannot be traced; "": it can."""
     enabled = getattr(sys, "_is_gil_enabled", None)  # from CPython 3.13 on

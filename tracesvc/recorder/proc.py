@@ -131,7 +131,14 @@ class Proc:
     def emitted(self) -> int:
         """Events so far; the next sequence number."""
         left_out = self._skipped + len(self.skipped) + self._unrecorded
-        return self.sealed + left_out + self.records.events
+        block = self._block
+        held = self._missed + (0 if block is None else block.events)
+        return self.sealed + held + left_out + self.records.events
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there was no memory to hand over what is out of the buffer already."""
+        return self._block is not None or self._missed > 0
 
     @property
     def _unrecorded(self) -> int:

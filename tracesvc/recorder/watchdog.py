@@ -73,7 +73,7 @@ class Watchdog:
     def _tell_here(self, cell: int, began: int, due: int) -> None:
         """In the main thread, whose step it is, as a signal handler would be."""
         for run in self._runs_of(cell):
-            self._tell(run, sys._getframe(1), began, due)
+            self._tell(run, sys._getframe(_CALLER), began, due)
 
     def _overdue(self) -> Iterator[tuple[RunHooks, int, int]]:
         while not self._over.wait(self._interval / 1e9):
@@ -96,3 +96,7 @@ class Watchdog:
         time, stack = now(), frames_of(frame)
         rest = time - began, time - due
         proc.extend((StepStack.number, time, task, stack, rest))
+
+
+_CALLER: Final = 2 if hasattr(Watchdog._tell_here, "__wrapped__") else 1
+"""frames from `Watchdog._tell_here` to what it was called in: before trio 0.28 what protects it lies in between"""
