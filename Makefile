@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-faults campaign-cycles campaign-memcheck campaign-wheels
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-fleet campaign-spark campaign-faults campaign-cycles campaign-memcheck campaign-wheels
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -32,6 +32,16 @@ campaign-service-kill: $(STAMP)
 # Every allocation of the native recorder fails once, on either way into trio.
 campaign-faults: $(STAMP)
 	TRACESVC_TEST_FAULTS=all $(PY) -m pytest -s -n 2 tests/recorder/test_faults.py
+
+# Three NATS servers, two replicas, an archiver, an S3 server; everything is killed, stopped, cut off: some 4 minutes.
+campaign-fleet: $(STAMP)
+	tools/system-packages
+	$(PY) -m tests.fleet.campaign
+
+# pyspark has half a gigabyte: an environment of its own. Needs a Java runtime.
+campaign-spark: $(STAMP)
+	test -x build/spark/bin/python || { $(PY) -m venv build/spark && build/spark/bin/python -m pip install -q pyspark==4.3.0; }
+	$(PY) -m tests.fleet.spark $(CURDIR)/build/spark/bin/python
 
 docs: $(STAMP)
 	$(PY) -m sphinx -n -W --keep-going -q docs build/docs

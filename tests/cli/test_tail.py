@@ -175,6 +175,12 @@ def write(directory, data):
     return path
 
 
+def test_the_sessions_of_a_service_are_listed_with_what_they_lost(served):
+    hand = small().lose(1, 7, 9_000, 9_500)
+    served.push(SESSION, hand.end(10_000).data)
+    assert " 7 " in run("ls", served.url).stdout
+
+
 def test_all_that_reads_a_file_reads_a_session(served, tmp_path):
     data = small().end(10_000).data
     served.push(SESSION, data)

@@ -33,6 +33,7 @@ class Nats:
             own = f"nats://127.0.0.1:{route}"
             others = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
             self.command += ["--cluster_name", "test", "--cluster", own, "--routes", others]
+            self.command += ["--no_advertise"]  # else clients learn of ways around a proxy
         self.process = None
 
     @property

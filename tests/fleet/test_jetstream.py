@@ -12,6 +12,7 @@ from tests.fleet.servers import environment, nats, s3
 from tests.streams import Maker, joined, name_of, session
 from tracesvc.model.verify import verify
 from tracesvc.store import (
+    FileStore,
     Fleet,
     JetStreamStore,
     LiveSessionError,
@@ -129,6 +130,34 @@ async def test_bad_bytes_are_refused_with_what_is_durable(fleet, open_store):
             await store.delete(name)
 
 
+async def test_an_offset_never_goes_back_while_a_server_shows_what_was_true_before(
+    fleet, open_store, monkeypatch
+):
+    made = Maker()
+    first, more = joined(made.start()), joined(made.events(100))
+    async with open_store(fleet) as one, open_store(fleet) as two:
+        assert (await one.append(made.session, 0, first)).durable == len(first)
+        assert (await two.info(made.session)).bytes == len(first)
+        taken = await one.append(made.session, len(first), more)
+        assert taken.durable == len(first) + len(more)
+
+        shown, late = two.link.next, 3
+
+        async def stale(stream, subject, seq):
+            nonlocal late
+            if stream == two.frames and late:
+                late -= 1
+                return None
+            return await shown(stream, subject, seq)
+
+        monkeypatch.setattr(two.link, "next", stale)
+        end = joined(made.end())
+        taken = await two.append(made.session, len(first) + len(more), end)
+        assert (taken.durable, taken.problem) == (len(first + more + end), None)
+        assert late == 0
+        assert await all_of(one, made.session) == first + more + end
+
+
 async def test_a_server_killed_in_mid_flow_loses_nothing_that_was_acknowledged(
     tmp_path, open_store
 ):
@@ -193,7 +222,7 @@ async def test_a_server_that_stays_away_is_given_up_and_nothing_is_acknowledged(
 
 
 async def test_finished_segments_move_to_the_bucket_and_readers_see_no_seam(
-    fleet, bucket, open_store, monkeypatch
+    fleet, bucket, open_store, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(segments, "SEGMENT", 20_000)
     monkeypatch.setattr(keeper, "EVERY", 0.05)
@@ -243,9 +272,17 @@ async def test_finished_segments_move_to_the_bucket_and_readers_see_no_seam(
                 assert await all_of(store, name) == stream
                 again = await store.append(name, 0, stream)
                 assert (again.durable, again.problem) == (len(stream), None)
-            for start, end in objects:  # each can be read on its own
+            directory = tmp_path / "data" / "sessions" / name
+            directory.mkdir(parents=True)
+            for start, end in objects:
                 part = await new.archive.read(name, start, start, end - start)
-                assert part == stream[start:end]
+                (directory / segments.segment_name(start)).write_bytes(part)
+            assert verify(directory).ok
+            async with FileStore.open(
+                tmp_path / "data"
+            ) as files:  # what the bucket has is its layout
+                assert await all_of(files, name) == stream
+                assert (await files.ledger(name))["closed"]
             await new.delete(name)
             assert await new.archive.sessions() == []
             with trio.fail_after(10):

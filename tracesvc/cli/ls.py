@@ -68,7 +68,7 @@ def _of_service(facts: dict[str, Any]) -> _Found:
         max(0, updated - started) if started and updated else 0,
         facts["bytes"],
         facts["events"],
-        facts["lost"],
+        sum(facts["lost"].values()),
         facts["state"],
     )
 

@@ -142,6 +142,9 @@ class Contents:
         chunk = Chunk.of(message)
         if chunk.start > stored.size:
             await self.take_archived(stored, chunk.start)
+        if not message.data:  # somebody had to know for sure what the last one is
+            stored.seq = message.seq
+            return
         stored.place(chunk)
         self._payloads.keep(message.seq, message.data)
         if chunk.end > stored.size:

@@ -53,8 +53,6 @@ FLUSH_EVERY: Final = 2.0
 FEED_EVERY: Final = 0.5
 IDLE: Final = 60.0
 """seconds after which a session that nobody uses is forgotten here"""
-CONFIRM: Final = 3.0
-"""seconds that what a client says is believed against the servers: a new leader may be late"""
 CONFLICTS: Final = 10
 """times that others may be quicker, in one append"""
 CLOSE_WITHIN: Final = 5.0
@@ -238,12 +236,34 @@ class JetStreamStore:
         await self.link.hint(f"{self.fleet.stream}.moved.{name}", b"%d" % stored.size)
 
     async def _confirm(self, stored: SharedSession, offset: int) -> None:
-        """A client says that there is more: look until there is, for a moment."""
-        with trio.move_on_after(CONFIRM):
-            while stored.size < offset:
+        """A client says that there is more than this replica knows of: find out, beyond doubt.
+
+        A server that was cut off may for some seconds take itself for the leader, and show what was true before; a
+        client that is told of too small an offset would give up what it was told is safe.  An empty message is
+        accepted by a majority only, and only as the successor of the last one.
+
+        Raises:
+          StoreBrokenError: there is more, but it cannot be seen yet.
+        """
+        give_up = trio.current_time() + self.fleet.patience
+        await self.follow(stored)
+        while stored.size < offset and not stored.ended and not stored.gone:
+            headers = {"Nats-Msg-Id": str(uuid4()), OFFSET: str(stored.size), TIME: "0"}
+            subject = self.subject_of(stored.name)
+            try:
+                seq = await self.link.publish(subject, b"", expected=stored.seq, headers=headers)
+            except ConflictError:
+                if trio.current_time() > give_up:
+                    why = f"there is more of {stored.name} than the servers show: try again"
+                    raise StoreBrokenError(why) from None
+                await trio.sleep(0.2)
                 await self.follow(stored)
-                if stored.size < offset:
-                    await trio.sleep(0.2)
+            else:
+                if stored.size:
+                    stored.seq = seq
+                else:
+                    await self.link.forget(self.frames, subject, seq + 1)
+                return
 
     async def enter(self, stored: SharedSession) -> None:
         """Write its entry, for all to see; call with the session's lock held."""
