@@ -292,6 +292,27 @@ async def test_finished_segments_move_to_the_bucket_and_readers_see_no_seam(
             assert (taken.durable, taken.problem) == (third, None)
 
 
+async def test_entries_that_were_lost_are_made_anew(fleet, bucket, open_store, monkeypatch):
+    monkeypatch.setattr(keeper, "EVERY", 0.05)
+    fleet = replace(fleet, bucket=f"{bucket}/{fleet.stream}", forget_after=0.0)
+    archived, live = session(100), Maker()
+    async with open_store(replace(fleet, archiver=True)) as store:
+        await store.append(name_of(archived), 0, joined(archived))
+        with trio.fail_after(20):
+            while not await store.list() or store.feed.open:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        await store.append(live.session, 0, joined(live.start()))
+        await store.link.forget(store.entries, f"{fleet.stream}.>", None)
+    async with open_store(replace(fleet, archiver=True)) as store:
+        with trio.fail_after(20):
+            while len(found := await store.list()) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        assert {(one.session, one.state) for one in found} == {
+            (name_of(archived), "ended"),
+            (live.session, "live"),
+        }
+
+
 async def test_an_object_that_is_there_is_not_written_again(bucket, fleet):
     from tracesvc.store.archive import Archive
 

@@ -53,6 +53,7 @@ class Keeper:
         self._tidied = trio.current_time()
         self._erased: set[str] = set()
         self._swept: dict[str, int] = {}
+        self._sought = False
 
     async def run(self) -> None:
         """Go round for ever."""
@@ -86,6 +87,9 @@ class Keeper:
 
     async def _round(self) -> None:
         store = self._store
+        if not self._sought:
+            await self._seek()
+            self._sought = True
         for name, entry in list(store.feed.open.items()):
             if self._due(name, entry):
                 try:
@@ -106,6 +110,25 @@ class Keeper:
         if store.keep.limited and trio.current_time() >= self._tidied + TIDY_EVERY:
             self._tidied = trio.current_time()
             await self.tidy()
+
+    async def _seek(self) -> None:
+        """Enter sessions that have no entry: its writer died at once, or the stream of the entries was lost."""
+        store = self._store
+        known = cast("dict[str, int]", await store.feed.ask(store.feed.catalogue.sizes))
+        prefix = store.subject_of("")
+        subjects = await store.link.subjects(store.frames, prefix + "*")
+        found = {subject.removeprefix(prefix) for subject in subjects}
+        if store.archive is not None and not known:  # to list a bucket takes long
+            found |= set(await store.archive.sessions())
+        for name in sorted(found - known.keys() - store.feed.gone.keys()):
+            stored = await store.take(name)
+            try:
+                async with stored.lock:
+                    if stored.known and stored.entered < 0:
+                        await store.enter(stored)
+                        log.warning("session %s had no entry", name)
+            finally:
+                store.give_back(stored)
 
     def _due(self, name: str, entry: SharedEntry) -> bool:
         archive = self._store.archive is not None
