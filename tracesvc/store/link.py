@@ -252,22 +252,30 @@ class Link:
 
     async def hint(self, subject: str, data: bytes) -> None:
         """Tell whoever listens just now; it may get lost."""
+        from nats.errors import Error
+
         if self._client.is_connected:
-            await self._other.call(self._client.publish, subject, data)
+            with suppress(Error, OSError):
+                await self._other.call(self._client.publish, subject, data)
 
     async def listen(
         self, subject: str, heard: Callable[[str, bytes], None]
     ) -> Callable[[], Awaitable[None]]:
         """Have ``heard`` called, in the trio run, with every hint; returns what ends that."""
+        from nats.errors import Error
 
         async def callback(message: Msg) -> None:
             found, data = message.subject, message.data
             self._other.tell(lambda: heard(found, data))
 
-        subscription = await self._other.call(self._client.subscribe, subject, cb=callback)
+        try:
+            subscription = await self._other.call(self._client.subscribe, subject, cb=callback)
+        except (Error, OSError) as exc:
+            raise StoreBrokenError(f"NATS cannot be listened to: {_what(exc)}") from exc
 
         async def leave() -> None:
-            await self._other.call(subscription.unsubscribe)
+            with suppress(Error, OSError):
+                await self._other.call(subscription.unsubscribe)
 
         return leave
 

@@ -83,7 +83,7 @@ class OtherLoop:
                 await done.wait()
             raise
         if tasks[0].cancelled():
-            raise RuntimeError("cancelled inside asyncio")
+            raise ConnectionAbortedError("cancelled by the library itself")
         return tasks[0].result()
 
 

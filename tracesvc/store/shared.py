@@ -13,6 +13,7 @@ import trio
 
 from tracesvc.events import FrameKind
 from tracesvc.format.frames import HEADER_SIZE, parse_header
+from tracesvc.store.base import StoreBrokenError
 from tracesvc.store.catalogue import Entry
 from tracesvc.store.intake import Piece, Tail, check
 from tracesvc.store.ledger import Ledger
@@ -37,7 +38,16 @@ class Chunk:
 
     @classmethod
     def of(cls, message: Message) -> Chunk:
-        start = int(message.headers[OFFSET])
+        """Where the frames of a message lie.
+
+        Raises:
+          StoreBrokenError: it is not one of ours.
+        """
+        text = message.headers.get(OFFSET, "")
+        if not text.isdigit():
+            why = f"message {message.seq} of the frames has no offset: who else writes there?"
+            raise StoreBrokenError(why)
+        start = int(text)
         return cls(start, start + len(message.data), message.seq)
 
 
@@ -183,7 +193,7 @@ class SharedSession:
 
 def frame_id(session: str, offset: int, data: bytes | memoryview) -> str:
     """What makes a message the same message: its frames, and where they stand."""
-    return f"{session}/{offset}/{zlib.crc32(data):08x}"
+    return f"{session}/{offset}/{len(data)}/{zlib.crc32(data):08x}"
 
 
 def slices(data: memoryview) -> Iterator[memoryview]:
