@@ -74,7 +74,7 @@ def test_tasks_is_a_tree(hogged):
     assert lines[2:] == [
         "app.main (1)  waits: nursery 50, for 410 ns, in serve",
         "  app.worker (2)  running, for 250 ns",
-        "  app.worker (3)  waits: lock 7, for 300 ns",
+        "  app.worker (3)  waits: lock 7, for 300 ns, held by task 2",
     ]
 
 

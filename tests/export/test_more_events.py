@@ -71,7 +71,7 @@ def test_perfetto_says_causes_and_stacks(tmp_path):
     }
     assert notes == [
         {"name": "a step runs for 0 ms: crunch (app/work.py:9)", "source": None},
-        {"name": "cancel scope 9 cancelled: called by task 2, no need", "source": "called"},
+        {"name": "cancelled: called, no need", "source": "called"},
         {"name": "ValueError: wrong", "source": None},
     ]
     assert stats == []

@@ -126,7 +126,11 @@ def schema_of_speedscope() -> Path:
     """The published one, of the program itself."""
     package = Path(sys.prefix) / "judges" / "node_modules" / "speedscope"
     found = package / "dist" / "release" / "file-format-schema.json"
-    return found if found.exists() else absent("speedscope, by tools/node-packages", package="npm")
+    return (
+        found
+        if found.exists()
+        else absent("speedscope, by tools/node-packages", package="nodejs npm")
+    )
 
 
 @WHICH

@@ -127,6 +127,13 @@ function cells(data) {
   }
 }
 
+// At once: what console.log still has to write when the process exits is lost.
+function print(text) {
+  for (let rest = Buffer.from(text); rest.length;) {
+    try { rest = rest.subarray(fs.writeSync(1, rest)); } catch (error) { if (error.code !== 'EAGAIN') throw error; }
+  }
+}
+
 (async () => {
   for (let i = 0; i < 1200 && !alive; i++) {  // messages are refused until the WebAssembly is ready
     await new Promise(resolve => setTimeout(resolve, 25));
@@ -144,7 +151,7 @@ function cells(data) {
     const rows = [], width = query.columns.length;
     for (let i = 0; i < query.cells.length; i += width)
       rows.push(Object.fromEntries(query.columns.map((name, j) => [name, query.cells[i + j]])));
-    console.log('ROWS ' + JSON.stringify(rows));
+    print('ROWS ' + JSON.stringify(rows) + '\n');
   }
   process.exit(failed ? 1 : 0);
 })().catch(error => { console.error(error); process.exit(1); });

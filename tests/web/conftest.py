@@ -83,7 +83,7 @@ def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        absent("playwright", package="python3-playwright")
+        absent("playwright, of the extra dev", package="chromium")
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield made

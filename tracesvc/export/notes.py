@@ -80,10 +80,9 @@ def _cancels(columns: Columns) -> Notes | None:
             strict=True,
         )
     ]
+    # Without numbers: other tools add up what has the same name. They are in the details.
     texts = [
-        f"cancel scope {one['scope']} cancelled: {one['source']}"
-        + (f" by task {one['requester']}" if one["requester"] else "")
-        + (f", {one['why']}" if "why" in one else "")
+        f"cancelled: {one['source']}" + (f", {one['why']}" if "why" in one else "")
         for one in details
     ]
     return Notes("cancel", table, texts, details)

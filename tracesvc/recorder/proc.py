@@ -64,6 +64,7 @@ class Proc:
         "_sealing",
         "_dark_entered",
         "_dark_left",
+        "_ending",
         "_skipped",
         "_told",
         "capacity",
@@ -114,6 +115,7 @@ class Proc:
         self._told = now()
         """ns, of the last event that found room"""
         self._sealing = threading.Lock()
+        self._ending = threading.RLock()
         self._block: AnyRecords | None = None
         """taken out of the buffer, and not handed over yet: between calls only where there was no memory"""
         self._place: Buffer | LossCause | None = None
@@ -159,9 +161,16 @@ class Proc:
         """Emit the last event and hand everything over."""
         if not self.live:
             return
-        self.live = False  # first: what the garbage collector says from here on goes elsewhere
-        self.extend((ProcStop.number, now(), 0, 0, 0))
+        with self._ending:
+            self.live = False  # first: what the garbage collector says from here on goes elsewhere
+            self.extend((ProcStop.number, now(), 0, 0, 0))
         self.seal(everything=True)
+
+    def tell(self, record: tuple[Any, ...]) -> None:
+        """Store a record from another thread, unless the proc has come to its end meanwhile."""
+        with self._ending:  # as long as it takes to store one
+            if self.live:
+                self.extend(record)
 
     @trio.lowlevel.enable_ki_protection
     def seal(self, everything: bool = False, wait: bool = False) -> None:

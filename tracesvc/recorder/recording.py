@@ -224,8 +224,6 @@ def _nothing(*_: object) -> int:
 def _stack_functions(
     recording: Recording, proc: Proc, blocked: dict[int, list[Any]]
 ) -> tuple[Callable[..., None], Callable[..., int]]:
-    extend = proc.extend
-
     def waits(task: trio.lowlevel.Task, since: int, reason: int) -> None:
         """A task is blocked since before the recording began."""
         blocked[task_id(task)] = [since, reason, task, False]
@@ -241,7 +239,7 @@ def _stack_functions(
             wait[3] = True
             stack, number = stack_of(wait[2].coro), task_id(wait[2])
             if stack is not None and blocked.get(number) is wait:
-                extend((TaskStack.number, now(), number, stack, 0))
+                proc.tell((TaskStack.number, now(), number, stack, 0))
         return len(found)
 
     return waits, tell_stacks

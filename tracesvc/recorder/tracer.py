@@ -286,16 +286,12 @@ class Tracer:
     def _finish_recording(self, session: Session) -> None:
         recording.session = None
         session.open = False
+        if self._pacer is not None:  # its thread looks at runs: nothing of that after their end
+            self._pacer.stop()
         if in_any_run():
-            proc = next(
-                (
-                    run.proc
-                    for run in list(self._runs)
-                    if run.proc is not None and run.proc is local.proc
-                ),
-                None,
-            )
-            if proc is not None and proc.records.running:
+            proc = local.proc
+            ours = proc is not None and any(run.proc is proc for run in list(self._runs))
+            if ours and proc is not None and proc.records.running:
                 number, proc.records.running = proc.records.running, 0
                 if session.choice is None or session.choice.has(number):
                     proc.extend((StepYield.number, now(), number, 0, 0))

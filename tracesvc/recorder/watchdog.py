@@ -95,7 +95,7 @@ class Watchdog:
             return
         time, stack = now(), frames_of(frame)
         rest = time - began, time - due
-        proc.extend((StepStack.number, time, task, stack, rest))
+        proc.tell((StepStack.number, time, task, stack, rest))
 
 
 _CALLER: Final = 2 if hasattr(Watchdog._tell_here, "__wrapped__") else 1

@@ -762,7 +762,7 @@ static PyObject *Hooks_tell_stacks(Hooks *self, PyObject *args) {
     for (Py_ssize_t i = 0; i < found; i++) {              /* to look at one may run Python code: the table may change */
         PyObject *stack = stack_of(task_get(tasks[i], CORO));
         int64_t number = task_number(tasks[i]);
-        if (stack && self->waits_n && waits_find(self, number)->told) add_stack(self, clock_now(), number, stack);
+        if (stack && self->recording && self->waits_n && waits_find(self, number)->told) add_stack(self, clock_now(), number, stack);
         else Py_XDECREF(stack);
         Py_DECREF(tasks[i]);
     }
