@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.compiled import compiled
 from tests.recorder.recording import trace
@@ -57,11 +58,12 @@ def test_coroutines_of_cythons_are_seen_through(cython):
         await cython.Awaitable(sleeps)
 
     async def sleeps() -> None:
-        await trio.sleep(0.001)
+        await trio.sleep(1)
 
+    clock = MockClock(autojump_threshold=0)
     found = [
         [function.rsplit(".", 1)[-1] for function, _, _ in event.stack]
-        for event in trace(main, stacks="all").of("task_stack", task="main")
+        for event in trace(main, run={"clock": clock}, stacks="all").of("task_stack", task="main")
     ]
     assert len(found) == 4
     for frames in found:

@@ -87,18 +87,15 @@ def await_chain(coroutine: object) -> Iterator[tuple[CodeType, FrameType | None]
 
 def beyond(awaitable: object) -> object | None:
     """What an awaitable drives that is no generator of any kind, as far as that can be told; None: nothing."""
-    if any(hasattr(awaitable, code) for code, _, _ in _SUSPENDED):  # one that Cython made
-        return _past_foreign(awaitable)
-    if type(awaitable).__name__ not in _DRIVERS:
-        return None
-    driven = gc.get_referents(awaitable)
-    return next((thing for thing in driven if isinstance(thing, _DRIVEN)), None)
-
-
-def _past_foreign(awaitable: object) -> object | None:
+    # No generators: CPython 3.13.0 crashes where memory runs out as it makes one.
     for code, _, further in _SUSPENDED:
-        if hasattr(awaitable, code):
+        if hasattr(awaitable, code):  # one that Cython made
             return getattr(awaitable, further, None)
+    if type(awaitable).__name__ in _DRIVERS:
+        for thing in gc.get_referents(awaitable):
+            if isinstance(thing, _DRIVEN):
+                driven: object = thing
+                return driven
     return None
 
 

@@ -65,6 +65,7 @@ int awaits_within(PyObject *coroutine, PyObject *code, int frames) {
         PyObject *next = further(awaitable, &here);
         if (here.code && (PyObject *)here.code == code) last = n;
         n += here.code != NULL;
+        Py_XDECREF(here.code);
         Py_SETREF(awaitable, next);
     }
     if (PyErr_Occurred()) PyErr_Clear();
