@@ -86,8 +86,9 @@ def command(
             _print_looks(feeder, screen, delay, count, as_json=as_json)
         else:
             _show(feeder, screen, delay, count)
-    if feeder.failure is not None:
-        raise feeder.failure
+        failure = feeder.failure  # before we hang up: that is none
+    if failure is not None:
+        raise failure
 
 
 def _pieces(

@@ -59,12 +59,15 @@ class _StackTable(dict[Any, int]):
 
     def __missing__(self, stack: Any) -> int:
         number = self[stack] = len(self)
+        self.new.append((number, self.rows(stack)))
+        return number
+
+    def rows(self, stack: Any) -> list[tuple[int, int, int]]:
+        """Its frames, with ids in the place of names."""
         frames = stack.frames if hasattr(stack, "frames") else stack
-        rows = [
+        return [
             (self._intern(function), self._intern(file), line) for function, file, line in frames
         ]
-        self.new.append((number, rows))
-        return number
 
 
 class EncodesItself(Protocol):
@@ -123,11 +126,14 @@ class SessionWriter:
                 (strings.get(a, ""), strings.get(b, ""), n) for a, b, n in stacks.get(i, ())
             )
             self._stacks[frames if frames not in self._stacks else i] = i
+        self._names_told, self._stacks_told = len(self._strings), len(self._stacks)
         return self
 
     def _new_tables(self) -> None:
         self._strings = _StringTable()
         self._stacks = _StackTable(self._strings.__getitem__)
+        self._names_told, self._stacks_told = len(self._strings), len(self._stacks)
+        self._tell_again = False
 
     @property
     def frames(self) -> int:
@@ -177,6 +183,25 @@ class SessionWriter:
             self._seal(FrameKind.SNAPSHOT, body),
         ]
 
+    def mark(self, proc: int) -> tuple[int, ...]:
+        """Where the stream stands, before something of ``proc`` is made; for `rewind`."""
+        digest = self._digests.setdefault(proc, 0)
+        return self._number, self._offset, self._names_told, self._stacks_told, proc, digest
+
+    def rewind(self, mark: tuple[int, ...]) -> None:
+        """The frames made since then are lost, and with them names that they told: those are to be told yet."""
+        self._number, self._offset, self._names_told, self._stacks_told, proc, digest = mark
+        self._digests[proc] = digest
+        self._tell_again = True  # later: it may be memory that was missing
+
+    def _note_untold(self) -> None:
+        """The names and stacks that no frame has told, under the ids that they have."""
+        stacks = [one for one in self._stacks.items() if one[1] >= self._stacks_told]
+        self._stacks.new = [(number, self._stacks.rows(stack)) for stack, number in stacks]
+        names = [one for one in self._strings.items() if one[1] >= self._names_told]
+        self._strings.new = [(number, name) for name, number in names]
+        self._tell_again = False
+
     def events(self, proc: int, first: int, records: list[Any] | EncodesItself) -> list[Frame]:
         """A batch, cut into as many frames as its size asks for; ``records`` as `encode_batch` takes them.
 
@@ -186,21 +211,11 @@ class SessionWriter:
         count = len(records) // SLOTS if isinstance(records, list) else len(records)
         if not count:
             return []
-        before = self._number, self._offset, len(self._strings) - len(self._strings.new)
-        stacks = len(self._stacks) - len(self._stacks.new)
-        digest = self._digests.get(proc, 0)
+        before = self.mark(proc)
         try:
             return self._events(proc, first, records, count)
         except (FormatError, MemoryError):
-            # The frames made so far are lost with the exception: their numbers and names are to be written yet.
-            self._number, self._offset, known = before
-            names = [(number, name) for name, number in self._strings.items() if number >= known]
-            self._strings.new = names
-            # they are told again, under new ids: nobody has seen the old ones
-            for stack in [stack for stack, number in self._stacks.items() if number >= stacks]:
-                del self._stacks[stack]
-            self._stacks.new = []
-            self._digests[proc] = digest
+            self.rewind(before)
             raise
 
     def _events(
@@ -247,7 +262,10 @@ class SessionWriter:
         return frames
 
     def _new_strings(self) -> list[Frame]:
+        if self._tell_again:
+            self._note_untold()
         new, self._strings.new = self._strings.new, []
+        self._names_told = len(self._strings)
         return [
             self._frame(Strings(new[i : i + ROWS_PER_FRAME]))
             for i in range(0, len(new), ROWS_PER_FRAME)
@@ -255,6 +273,7 @@ class SessionWriter:
 
     def _new_stacks(self) -> list[Frame]:
         new, self._stacks.new = self._stacks.new, []
+        self._stacks_told = len(self._stacks)
         return [
             self._frame(Stacks(new[i : i + ROWS_PER_FRAME]))
             for i in range(0, len(new), ROWS_PER_FRAME)

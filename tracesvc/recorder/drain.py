@@ -218,14 +218,17 @@ class Drain:
         assert buffer.proc is not None
         account = self._account(buffer.proc.number)
         before = account.next, account.lost, account.newest
+        mark = self._writer.mark(buffer.proc.number)
         try:
             return self._events(buffer.proc, account, buffer)
         except MemoryError:
             account.next, account.lost, account.newest = before
+            self._writer.rewind(mark)
         try:
             return self._give_up(buffer.proc, buffer)
         except MemoryError:
             account.next, account.lost, account.newest = before
+            self._writer.rewind(mark)
             raise
 
     def _events(self, proc: Proc, account: _Account, buffer: Buffer) -> list[Frame]:
@@ -263,7 +266,6 @@ class Drain:
         row = LossRow(proc.number, buffer.first, last, LossCause.NO_MEMORY, start, end)
         frames = self._losses([*buffer.lost, row])
         proc.lost[LossCause.NO_MEMORY] += count
-        self.rotate = True  # the tables may have what was never written
         return frames
 
     def _note_beginning(self, proc: Proc, records: AnyRecords) -> None:
