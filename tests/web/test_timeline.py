@@ -333,10 +333,10 @@ def test_the_sheet_of_keys_and_the_theme(tab):
     assert dialog.count() == 0 or not dialog.is_visible()
     before = tab.ask("getComputedStyle(document.body).backgroundColor")
     tab.page.keyboard.press("t")
-    assert tab.ask("getComputedStyle(document.body).backgroundColor") != before
+    tab.until("before => getComputedStyle(document.body).backgroundColor !== before", before)
     tab.settled()
     tab.page.keyboard.press("t")
-    assert tab.ask("getComputedStyle(document.body).backgroundColor") == before
+    tab.until("before => getComputedStyle(document.body).backgroundColor === before", before)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,11 @@ class PublicRunHooks(RunHooks):
         for hook in HOOKS[:-1]:
             setattr(self, hook, getattr(recording, hook))
 
+    def _close(self) -> None:
+        super()._close()
+        for hook in HOOKS:  # a guest run that its host has let crash may wake tasks still
+            self.__dict__.pop(hook, None)
+
     # Overridden per instance by `_open`. They stand here because trio asks, when an instrument is added, which hooks it
     # has, and that may be before the run (and so the proc) exists; then `before_run` comes first.  There is no
     # ``after_io_wait``: that trio calls a hook costs more than what the hook does, it would be called in every pass of
