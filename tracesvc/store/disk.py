@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["Disk", "NativeDisk", "SyncError", "Write", "best_disk"]
+__all__ = ["Disk", "NativeDisk", "SyncError", "Write", "best_disk", "has_room_behind"]
 
 _commit: ModuleType | None
 try:
@@ -22,13 +22,20 @@ class SyncError(OSError):
     """A sync failed: what the kernel holds of the file may never reach the disk, whatever a later sync says."""
 
 
-@dataclass(frozen=True, slots=True)
+def has_room_behind(found: os.stat_result) -> bool:
+    """Whether blocks are reserved behind the end of a file; a few may be the file system's own."""
+    return found.st_blocks * 512 > found.st_size + (256 << 10)
+
+
+@dataclass(slots=True)
 class Write:
     """Bytes for one place in one file."""
 
     fd: int
     offset: int
     parts: list[memoryview]
+    reserve: int = 0
+    """bytes behind it that the file is going to need, as it seems; room that no file system need give"""
 
 
 class Disk:
@@ -75,6 +82,12 @@ class Disk:
     def cut(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
+    def trim(self, fd: int) -> None:
+        """Give back what was reserved behind the end of a file."""
+        found = os.fstat(fd)
+        if has_room_behind(found):
+            os.ftruncate(fd, found.st_size)
+
     def close(self, fd: int) -> None:
         os.close(fd)
 
@@ -114,7 +127,7 @@ class NativeDisk(Disk):
 
     def commit(self, writes: Sequence[Write]) -> list[OSError | None]:
         assert _commit is not None
-        results = _commit.commit([(write.fd, write.offset, write.parts) for write in writes])
+        results = _commit.commit([(w.fd, w.offset, w.parts, w.reserve) for w in writes])
         return [
             (SyncError if at_sync else OSError)(number, os.strerror(number)) if number else None
             for number, at_sync in results

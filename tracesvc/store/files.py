@@ -163,12 +163,16 @@ class FileStore:
             appends, stored.pending = stored.pending, []
             await self._commit(stored, appends)
         finally:
-            refusal = self._refusal()
-            if stored.pending and refusal is None:
-                self._nursery.start_soon(self._write, stored, name=f"write {stored.name}")
-            else:
-                refused, stored.pending, stored.writing = stored.pending, [], False
-                _refuse(refused, stored.durable, refusal)
+            self._go_on(stored)
+
+    def _go_on(self, stored: StoredSession) -> None:
+        """With what arrived while the session was busy; or it is not busy any more."""
+        refusal = self._refusal()
+        if stored.pending and refusal is None:
+            self._nursery.start_soon(self._write, stored, name=f"write {stored.name}")
+        else:
+            refused, stored.pending, stored.writing = stored.pending, [], False
+            _refuse(refused, stored.durable, refusal)
 
     async def _commit(self, stored: StoredSession, appends: list[Append]) -> None:
         before = stored.durable
@@ -406,11 +410,9 @@ class FileStore:
             await trio.sleep(FLUSH_EVERY)
             await self._flush()
             idle_since = trio.current_time() - IDLE
-            for name, stored in list(self._sessions.items()):
-                used = stored.users or stored.writing or stored in self._dirty
-                if not used and stored.last_used < idle_since:
-                    stored.files.close()
-                    del self._sessions[name]
+            for stored in list(self._sessions.values()):
+                if not self._used(stored) and stored.last_used < idle_since:
+                    await self._put_away(stored)
             if self._trouble is not None:
                 await trio.to_thread.run_sync(self._probe)
             if self._keep.free:
@@ -421,6 +423,20 @@ class FileStore:
                     await self.tidy()
                 except StoreError as exc:
                     log.warning("deleting old sessions: %s", exc)
+
+    def _used(self, stored: StoredSession) -> bool:
+        return bool(stored.users or stored.writing or stored in self._dirty)
+
+    async def _put_away(self, stored: StoredSession) -> None:
+        """Close the files; in a thread, since giving back room may take as long as a write."""
+        stored.writing = True  # who comes now waits
+        try:
+            await trio.to_thread.run_sync(stored.files.close)
+        finally:
+            self._go_on(stored)
+            stored.moved.unpark_all()
+        if not self._used(stored):
+            self._sessions.pop(stored.name, None)
 
     async def _flush(self) -> None:
         """Bring the catalogue up to date."""

@@ -14,7 +14,7 @@ from tracesvc.format import Damage, FormatError, FrameDecoder
 from tracesvc.format.frames import HEADER_SIZE
 from tracesvc.store.base import BadSessionNameError, BadStreamError, session_name
 from tracesvc.store.catalogue import Catalogue, Entry
-from tracesvc.store.disk import Disk
+from tracesvc.store.disk import Disk, has_room_behind
 from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
 from tracesvc.store.segments import found_in, segment_name
@@ -68,7 +68,7 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
             except BadSessionNameError:
                 log.warning("%s is not a session: left alone", found.path)
                 continue
-            size = size_of(sessions / session)
+            size = size_of(sessions / session, trim=True)
             if known.pop(session, None) != size or not size:
                 late.append((session, size))
     if len(late) > _MANY:
@@ -87,14 +87,21 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
         catalogue.remove(known)
 
 
-def size_of(directory: Path) -> int:
-    """Offset of the end of the stream whose segments lie there."""
+def size_of(directory: Path, *, trim: bool = False) -> int:
+    """Offset of the end of the stream whose segments lie there.
+
+    ``trim``: give back what a service that was killed had reserved behind them; for who has them for itself.
+    """
     end = 0
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
         for found in entries:
             start, dot, suffix = found.name.partition(".")
             if len(start) == 20 and start.isdigit() and dot and suffix == "trace":
-                end = max(end, int(start) + found.stat().st_size)
+                seen = found.stat()
+                end = max(end, int(start) + seen.st_size)
+                if trim and has_room_behind(seen):
+                    with suppress(OSError):
+                        os.truncate(found.path, seen.st_size)
     return end
 
 

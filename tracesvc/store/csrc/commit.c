@@ -12,7 +12,7 @@
 
 typedef struct {
     int fd, error, at_sync;
-    off_t start, size;
+    off_t start, size, reserve;
     Py_buffer *parts;
     Py_ssize_t n;
 } job;
@@ -42,7 +42,19 @@ static int write_all(job *j) {
     return 0;
 }
 
+/* Room for what comes next, in one piece: each sync that finds it need not write where the file's blocks are. */
+static void make_room(job *j) {
+#ifdef FALLOC_FL_KEEP_SIZE
+    off_t size = j->reserve;
+    for (Py_ssize_t i = 0; i < j->n; i++) size += j->parts[i].len;
+    if (j->reserve) (void)fallocate(j->fd, FALLOC_FL_KEEP_SIZE, j->start, size);  /* it goes without, too */
+#else
+    (void)j;
+#endif
+}
+
 static void run(job *jobs, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) make_room(&jobs[i]);
     for (Py_ssize_t i = 0; i < n; i++) jobs[i].error = write_all(&jobs[i]);
 #ifdef SYNC_FILE_RANGE_WRITE
     /* The first sync then finds the others' data on their way, and the file system commits their sizes with its own. */
@@ -62,12 +74,13 @@ static void run(job *jobs, Py_ssize_t n) {
 
 static int take(PyObject *tuple, job *j) {
     PyObject *parts;
-    long long start;
-    if (!PyTuple_Check(tuple) || !PyArg_ParseTuple(tuple, "iLO!", &j->fd, &start, &PyList_Type, &parts)) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a job is (fd, offset, [buffer, ...])");
+    long long start, reserve;
+    if (!PyTuple_Check(tuple) || !PyArg_ParseTuple(tuple, "iLO!L", &j->fd, &start, &PyList_Type, &parts, &reserve)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a job is (fd, offset, [buffer, ...], reserve)");
         return -1;
     }
     j->start = start;
+    j->reserve = reserve;
     j->parts = calloc((size_t)PyList_GET_SIZE(parts) + 1, sizeof *j->parts);
     if (!j->parts) return PyErr_NoMemory(), -1;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); i++) {
@@ -79,7 +92,7 @@ static int take(PyObject *tuple, job *j) {
     return 0;
 }
 
-/* commit([(fd, offset, [buffer, ...]), ...]) -> [(errno or 0, whether it was the sync that failed), ...] */
+/* commit([(fd, offset, [buffer, ...], reserve), ...]) -> [(errno or 0, whether it was the sync that failed), ...] */
 static PyObject *commit(PyObject *module, PyObject *list) {
     (void)module;
     if (!PyList_Check(list)) return PyErr_SetString(PyExc_TypeError, "a list of jobs"), NULL;
