@@ -1,30 +1,39 @@
 """Programs with exactly one problem, and their neighbours without it; ``shape`` makes them differ.
 
-Each maker returns an async function for `trio.run` with a `MockClock`; ``problem`` says whether the problem is in it.
+Each maker returns an async function for `tracesvc.testing.record`; ``problem`` says whether the problem is in it.
+Their time is that of trio's MockClock: a step takes as long as it lets the clock jump.
 """
 
 from __future__ import annotations
 
 import random
-import time
 
 import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
+import tracesvc
+
+
+def works(seconds):
+    """Keep the run loop for so long."""
+    trio.lowlevel.current_clock().jump(seconds)
+
 
 def never_yields(problem: bool, shape: random.Random):
-    busy = 0.03 if problem else 0.0
+    busy = shape.uniform(0.21, 3)
     others = shape.randrange(1, 6)
     where = shape.randrange(3)
 
     async def hog():
         for i in range(3):
             await trio.sleep(shape.random())
-            if i == where:
-                until = time.perf_counter() + busy
-                while time.perf_counter() < until:
-                    pass
+            if i == where and problem:
+                works(busy)
+            elif i == where:
+                for _ in range(20):
+                    works(busy / 20)
+                    await trio.lowlevel.checkpoint()
 
     async def other():
         for _ in range(5):
@@ -129,7 +138,7 @@ def lost_wakeup(problem: bool, shape: random.Random):
 
 def busy_self_wake(problem: bool, shape: random.Random):
     ready = trio.Event()
-    turns = shape.randrange(800, 1500)
+    turns = shape.randrange(1050, 1400)
 
     async def main():
         async def spinner():
@@ -226,7 +235,7 @@ def deadlock(problem: bool, shape: random.Random):
 
 def cancelled_still_running(problem: bool, shape: random.Random):
     count = shape.randrange(2, 8)
-    turns = shape.randrange(600, 900)
+    turns = shape.randrange(100, 400)
 
     async def stubborn():
         try:
@@ -273,3 +282,64 @@ def own_scopes(problem: bool, shape: random.Random):
                 scope.cancel()
 
     return main
+
+
+def slow_span(problem: bool, shape: random.Random):
+    """For `why`: a span waits for a task, which waits for a task, ..., which waits for the culprit, who takes its time.
+
+    Without the problem they all do what they do, and the span gets what it wants from somebody else.
+    """
+    kinds = [
+        shape.choice(("lock", "event", "channel", "children")) for _ in range(shape.randrange(1, 5))
+    ]
+    seconds, works_for_it = shape.uniform(0.5, 20), shape.random() < 0.5
+
+    async def main():
+        locks = [trio.Lock() for _ in kinds]
+        events = [trio.Event() for _ in kinds]
+        channels = [trio.open_memory_channel(1) for _ in kinds]
+
+        async def provides(i):
+            """Does what link ``i`` is there for: whoever wants it waits until it has got its own."""
+            if kinds[i] == "lock":
+                async with locks[i]:
+                    await wants(i + 1)
+            else:
+                await wants(i + 1)
+            if kinds[i] == "event":
+                events[i].set()
+            elif kinds[i] == "channel":
+                await channels[i][0].send(i)
+
+        async def wants(i):
+            if i == len(kinds):
+                await trio.sleep(0.01 if works_for_it else seconds)
+                if works_for_it:
+                    works(seconds)
+            elif kinds[i] == "lock":
+                async with locks[i]:
+                    pass
+            elif kinds[i] == "event":
+                await events[i].wait()
+            elif kinds[i] == "channel":
+                await channels[i][1].receive()
+            else:
+                async with trio.open_nursery() as children:
+                    children.start_soon(provides, i, name=named(i))
+
+        def named(i):
+            return "culprit" if i == len(kinds) - 1 else f"link {i}"
+
+        async def elsewhere():
+            async with trio.Lock():
+                await trio.sleep(0.001)
+
+        async with trio.open_nursery() as nursery:
+            for i in reversed(range(len(kinds))):
+                if kinds[i] != "children" or (not i and not problem):
+                    nursery.start_soon(provides, i, name=named(i))
+                    await wait_all_tasks_blocked()
+            with tracesvc.span("work"):
+                await (wants(0) if problem else elsewhere())
+
+    return main, kinds, round(seconds * 1e9)

@@ -32,6 +32,7 @@ def test_all_runs_here():
     done = run("doctor")
     assert done.returncode == 0, done.stdout
     assert "yes  native recorder" in done.stdout
+    assert "yes  native codec" in done.stdout
     assert "yes  direct way into trio" in done.stdout
 
 
@@ -41,6 +42,7 @@ def test_without_the_native_part_it_says_why_and_what_then():
     assert not row["runs"]
     assert "TRACESVC_NATIVE=0" in row["what"]
     assert row["advice"]
+    assert rows["native codec"]["what"] == "TRACESVC_NATIVE=0"
     assert rows["direct way into trio"]["runs"], "the twin in Python takes it as well"
 
 

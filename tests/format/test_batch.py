@@ -27,6 +27,7 @@ from tracesvc.format import (
 from tracesvc.format.batch import MAX_EVENTS, encode_batch, sort_records
 from tracesvc.format.bulk import Bulk
 from tracesvc.format.native import frames as codec
+from tracesvc.format.native import why_not as no_codec
 from tracesvc.recorder.native import native, why_not
 
 SESSION = "12345678-9abc-4def-8123-456789abcdef"
@@ -189,7 +190,7 @@ def test_the_native_recorder_makes_the_same_bytes(batch):
     assert mine == theirs
 
 
-@pytest.mark.skipif(codec is None, reason="the native codec was not built")
+@pytest.mark.skipif(codec is None, reason=f"no native codec: {no_codec}")
 @given(batches(), st.integers(0, 1 << 20), st.integers(0, 255))
 def test_a_glance_at_a_body_sees_what_unpacking_it_sees(batch, at, byte):
     data = packb(body_of(batch[2])[0])
@@ -204,7 +205,7 @@ def test_a_glance_at_a_body_sees_what_unpacking_it_sees(batch, at, byte):
             assert seen == (batch.proc, batch.first, batch.count)
 
 
-@pytest.mark.skipif(codec is None, reason="the native codec was not built")
+@pytest.mark.skipif(codec is None, reason=f"no native codec: {no_codec}")
 def test_a_glance_is_enough_for_what_a_recorder_writes():
     steps = [MAKE[STEP_START](i, 1, i, 7) for i in range(100)]
     logs = [MAKE[LOG](i + 100, 1, i + 100, 1, 2, 20, 0, f"{i}", {"n": 1.5}) for i in range(10)]

@@ -1,4 +1,4 @@
-"""``tracesvc doctor``: which parts of the recorder run here, why not the others, and what to do about it."""
+"""``tracesvc doctor``: which parts of it run here, why not the others, and what to do about it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def examine() -> list[Finding]:
     """Look at this interpreter, this trio and what was built."""
     import trio
 
+    from tracesvc.format import native as codec
     from tracesvc.format import zstd
     from tracesvc.recorder import direct
     from tracesvc.recorder.native import native, no_lock, why_not
@@ -39,6 +40,12 @@ def examine() -> list[Finding]:
             native is not None,
             "records and encodes" if native is not None else why_not,
             "" if native is not None else "the twin in Python does the same work, slower",
+        ),
+        Finding(
+            "native codec",
+            not codec.why_not,
+            codec.why_not or "decodes and checks",
+            "NumPy and Python do the same work, slower" if codec.why_not else "",
         ),
         Finding(
             "direct way into trio",

@@ -13,7 +13,8 @@ up:
 * any other wait is ended by the tasks that have ended such waits before.
 
 Then take away, again and again, the tasks whose wait could be ended by one that is not (or no longer) among them.  What
-is left waits for itself: a deadlock.  Where nothing is known of who could end a wait, nothing is claimed.
+is left waits for itself: a deadlock.  Where nothing is known of who could end a wait, nothing is claimed.  Children of
+nurseries and holders that are proved are facts; the rest is inferred, and the finding says from what.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class _Now:
     reason: int
     object: int
     since: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Who could end a wait."""
+
+    by: list[int]
+    """tasks"""
+    inferred: str = ""
+    """from what; empty: it is a fact"""
 
 
 @dataclass(slots=True)
@@ -144,7 +155,7 @@ class Deadlock(Lint):
                 found.append(self._finding(instant, stuck, members))
         return found
 
-    def _stuck(self, instant: _Instant) -> dict[int, list[int]]:
+    def _stuck(self, instant: _Instant) -> dict[int, _Ways]:
         """Task -> who could end its wait, of those that wait for themselves."""
         tasks = {
             task: now
@@ -157,101 +168,119 @@ class Deadlock(Lint):
             if now.state == State.WAITING and by_tasks(now.reason)
         }
         nothing_runs = waiting == tasks.keys()
-        ways: dict[int, list[int]] = {}
+        ways: dict[int, _Ways] = {}
         for task in waiting:
             ways[task] = self._ways(task, instant, waiting, nothing_runs=nothing_runs)
-        stuck = {task for task, by in ways.items() if by}
+        stuck = {task for task, way in ways.items() if way.by}
         while True:
             # A nursery needs all of its children, so one that is stuck is enough.
             free = {
                 task
                 for task in stuck
                 if not (any if tasks[task].reason == Reason.NURSERY else all)(
-                    by in stuck for by in ways[task]
+                    by in stuck for by in ways[task].by
                 )
             }
             if not free:
                 break
             stuck -= free
-        return {task: [by for by in ways[task] if by in stuck] for task in stuck}
+        return {
+            task: _Ways([by for by in ways[task].by if by in stuck], ways[task].inferred)
+            for task in stuck
+        }
 
     def _ways(
         self, task: int, instant: _Instant, waiting: set[int], *, nothing_runs: bool
-    ) -> list[int]:
+    ) -> _Ways:
         now = instant.tasks[task]
         if now.reason == Reason.NURSERY:
-            return [
+            children = [
                 other
                 for other in instant.tasks
                 if now.object and self._parents.get(other, (0, 0))[0] == now.object
             ]
+            return _Ways(children)
         if now.reason == Reason.LOCK:
             holder = instant.holder(now.object) if now.object else 0
             if holder:  # one that has ended never gives it back
-                return [holder] if holder in instant.tasks and holder != task else []
+                return _Ways([holder] if holder in instant.tasks and holder != task else [])
             handed = [t for time, t in self._holders.get(now.object, ()) if time <= now.since]
             if handed and handed[-1] in instant.tasks and handed[-1] != task:
-                return handed[-1:]
+                return _Ways(handed[-1:], f"lock {now.object} was handed to task {handed[-1]} last")
             if nothing_runs:
-                return [
+                others = [
                     other
                     for other in waiting
-                    if other != task and not self._is_ancestor_only(other, instant, now)
+                    if other != task and not self._cannot_hold(other, instant, now)
                 ]
-            return []
+                return _Ways(
+                    others,
+                    f"who holds lock {now.object} is not known, but nothing can run any more",
+                )
+            return _Ways([])
         wakers = self._wakers.of(now.reason, now.object, instant.time)
-        return [t for t in wakers if t in instant.tasks and t != task]
+        found = [t for t in wakers if t in instant.tasks and t != task]
+        what = f"{_name(now.reason)} {now.object}"
+        numbers = ", ".join(map(str, found[:5]))
+        return _Ways(found, f"only tasks {numbers} have ended a wait for {what} so far")
 
-    def _is_ancestor_only(self, other: int, instant: _Instant, now: _Now) -> bool:
+    def _cannot_hold(self, other: int, instant: _Instant, now: _Now) -> bool:
         """Whether a task cannot hold the lock: it waits for it itself, or is none of the program's."""
         there = instant.tasks[other]
         if there.reason == now.reason and there.object == now.object:
             return True
         return there.name.startswith(SYSTEM)
 
-    def _finding(
-        self, instant: _Instant, stuck: dict[int, list[int]], members: set[int]
-    ) -> Finding:
+    def _finding(self, instant: _Instant, stuck: dict[int, _Ways], members: set[int]) -> Finding:
         # Where the holder of a lock may be any of several, nobody knows the circle, but who is in it.
         guessed = any(
-            len(stuck[task]) > 1 and instant.tasks[task].reason == Reason.LOCK for task in members
+            len(stuck[task].by) > 1 and instant.tasks[task].reason == Reason.LOCK
+            for task in members
         )
         cycle = sorted(members) if guessed and len(members) > 1 else _cycle(stuck, instant)
         first = min(instant.tasks[task].since for task in cycle)
         said = []
         for task in cycle:
             now = instant.tasks[task]
-            reason = Reason(now.reason).name.lower().replace("_", " ")
             holder = instant.holder(now.object) if now.reason == Reason.LOCK and now.object else 0
             held = (
                 f", held by {short(instant.tasks[holder].name)} ({holder})"
                 if holder in instant.tasks
                 else ""
             )
-            said.append(f"{short(now.name)} ({task}) waits for {reason} {now.object}{held}")
+            said.append(
+                f"{short(now.name)} ({task}) waits for {_name(now.reason)} {now.object}{held}"
+            )
+        inferred = list(dict.fromkeys(i for task in cycle if (i := stuck[task].inferred)))
         latest = max(instant.tasks[task].since for task in cycle)
         return Finding(
             "deadlock",
             f"{len(cycle)} tasks wait for each other since {duration(instant.time + 1 - latest)}: "
-            + "; ".join(said[:5]),
+            + "; ".join(said[:5])
+            + (f". This is inferred: {'; '.join(inferred[:3])}" if inferred else ""),
             instant.proc,
             cycle[:MANY],
             list(dict.fromkeys(instant.tasks[task].name for task in cycle)),
             first,
             instant.time + 1,
             len(cycle),
-            {"waits": said, "all": sorted(stuck)},
+            {"waits": said, "all": sorted(stuck), "exact": not inferred, "inferred": inferred},
         )
 
 
-def _cycle(stuck: dict[int, list[int]], instant: _Instant) -> list[int]:
+def _name(reason: int) -> str:
+    return Reason(reason).name.lower().replace("_", " ")
+
+
+def _cycle(stuck: dict[int, _Ways], instant: _Instant) -> list[int]:
     """A circle of tasks, each of which waits for the next."""
     # Through those first that wait for something of their own, not for children.
     start = min(stuck, key=lambda task: (instant.tasks[task].reason == Reason.NURSERY, task))
     path, place = [start], {start: 0}
     while True:
         ways = sorted(
-            stuck[path[-1]], key=lambda task: (instant.tasks[task].reason == Reason.NURSERY, task)
+            stuck[path[-1]].by,
+            key=lambda task: (instant.tasks[task].reason == Reason.NURSERY, task),
         )
         if not ways:
             return path
