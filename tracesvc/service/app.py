@@ -22,6 +22,7 @@ from tracesvc.service.openapi import description
 from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import question_routes
+from tracesvc.service.relay import Relays
 from tracesvc.service.timeline import Indexes, picture_routes
 from tracesvc.sinks.flight import FlightRecorder
 from tracesvc.store import Store
@@ -91,6 +92,7 @@ def make_app(
     app.state.metrics = measured
     app.state.limits = Limits(config)
     app.state.followers = streams.Followers()
+    app.state.relays = Relays(store)
     measured.followers.set_function(lambda: app.state.followers.count)
     measured.agents.set_function(lambda: len(app.state.agents))
     app.state.agents = commands.Agents()

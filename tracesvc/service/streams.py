@@ -1,7 +1,7 @@
 """Streams going out: raw frames, and the same as server-sent events for browsers.
 
-A follower costs one task, one chunk of memory and its socket's buffer, however slow it is: everything it gets is read
-from the store when it is ready for it.
+A follower costs a few tasks, one chunk of memory and its socket's buffer, however slow it is: everything it gets is
+read from the store when it is ready for it, once for all who are at the same place (`tracesvc.service.relay`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tracesvc.format.errors import FormatError
-from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, parse_header, uncompress
+from tracesvc.format.frames import HEADER_SIZE, parse_header, uncompress
 from tracesvc.service.config import Config
 from tracesvc.service.ingest import MEDIA_TYPE
 from tracesvc.service.parameters import boolean, integer
 from tracesvc.service.problems import ProblemError
+from tracesvc.service.relay import Relays
 from tracesvc.store import SessionInfo, Store
 
 __all__ = ["Followers", "StreamResponse", "frames", "live"]
 
 CHUNK: Final = 256 << 10
-"""bytes read and sent at once"""
+"""bytes read and sent at once of what is durable when it is asked for"""
 
 Body = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 
@@ -123,24 +124,29 @@ async def frames(request: Request) -> Response:
     Without ``follow``: what is durable now.  With it: that, and what comes, until the session has ended.
     """
     store: Store = request.app.state.store
-    follow = boolean(request, "follow")
+    relays: Relays = request.app.state.relays
     info = await store.info(request.path_params["session"])
     start = _start(integer(request, "from", 0), info)
 
     async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
         offset = start
-        while follow or offset < info.bytes:
-            part = await store.read(
-                info.session, offset, CHUNK if follow else min(CHUNK, info.bytes - offset)
-            )
-            if part:
-                await send(part)
-                offset += len(part)
-            elif await store.wait_durable(info.session, offset) <= offset:
-                return
+        while offset < info.bytes:
+            part = await store.read(info.session, offset, min(CHUNK, info.bytes - offset))
+            if not part:
+                return  # deleted meanwhile
+            await send(part)
+            offset += len(part)
 
-    size = None if follow else info.bytes - start
-    return StreamResponse(body, request, _headers(start, info), MEDIA_TYPE, size)
+    async def follow(send: Callable[[bytes], Awaitable[None]]) -> None:
+        offset = start
+        with relays.of(info.session) as relay:
+            while await relay.more(offset):
+                part, offset = await relay.piece(offset, _as_it_is)
+                await send(part)
+
+    if boolean(request, "follow"):
+        return StreamResponse(follow, request, _headers(start, info), MEDIA_TYPE)
+    return StreamResponse(body, request, _headers(start, info), MEDIA_TYPE, info.bytes - start)
 
 
 async def live(request: Request) -> Response:
@@ -157,36 +163,50 @@ async def live(request: Request) -> Response:
     start = _start(
         int(last) if last.isascii() and last.isdigit() else integer(request, "from", 0), info
     )
-    plain = boolean(request, "plain")
     head = await store.read(info.session, start, HEADER_SIZE)
     if head and parse_header(head) is None:
         raise ProblemError(416, "not-a-frame", f"no frame begins at {start}", offset=info.bytes)
 
+    encode = _plain_event if boolean(request, "plain") else _event
+    relays: Relays = request.app.state.relays
+
     async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
         offset = start
         await send(b"retry: 1000\n\n")
-        while True:
-            part = await store.read(info.session, offset, CHUNK)
-            whole = _whole_frames(part)
-            if part and not whole:
-                part = await store.read(info.session, offset, MAX_FRAME)
-                whole = _whole_frames(part)
-            if whole:
-                offset += whole
-                sent = _plain(part[:whole]) if plain else memoryview(part)[:whole]
-                data = base64.b64encode(sent)
-                await send(b"id: %d\nevent: frames\ndata: %b\n\n" % (offset, data))
-                continue
-            durable = None
-            with trio.move_on_after(config.heartbeat):
-                durable = await store.wait_durable(info.session, offset)
-            if durable is None:
-                await send(b": still here\n\n")
-            elif durable <= offset:
-                await send(b'id: %d\nevent: end\ndata: {"offset": %d}\n\n' % (offset, offset))
-                return
+        with relays.of(info.session) as relay:
+            while True:
+                more = None
+                with trio.move_on_after(config.heartbeat):
+                    more = await relay.more(offset)
+                if more is None:
+                    await send(b": still here\n\n")
+                elif more:
+                    part, offset = await relay.piece(offset, encode)
+                    await send(part)
+                else:
+                    await send(b'id: %d\nevent: end\ndata: {"offset": %d}\n\n' % (offset, offset))
+                    return
 
     return StreamResponse(body, request, _headers(start, info), "text/event-stream")
+
+
+def _as_it_is(data: bytes, _offset: int) -> tuple[bytes, int]:
+    return data, len(data)
+
+
+def _event(data: bytes, offset: int) -> tuple[bytes, int]:
+    """The whole frames in it as one event."""
+    whole = _whole_frames(data)
+    return (_told(memoryview(data)[:whole], offset + whole), whole) if whole else (b"", 0)
+
+
+def _plain_event(data: bytes, offset: int) -> tuple[bytes, int]:
+    whole = _whole_frames(data)
+    return (_told(_plain(data[:whole]), offset + whole), whole) if whole else (b"", 0)
+
+
+def _told(data: bytes | memoryview, end: int) -> bytes:
+    return b"id: %d\nevent: frames\ndata: %b\n\n" % (end, base64.b64encode(data))
 
 
 def _start(offset: int, info: SessionInfo) -> int:
