@@ -12,6 +12,7 @@ import httpx2
 import pytest
 import trio
 
+from benchmarks.slow import MALFORMED
 from tests.service.helpers import TRACE, problem, running
 from tests.streams import Maker, joined, name_of, session
 from tracesvc.service import Config, ServiceError, parse_address, serve
@@ -234,3 +235,52 @@ async def test_whoever_sends_without_end_is_cut_off(tmp_path, server):
         assert sent < 100 << 20
         await trio.testing.wait_all_tasks_blocked()
         assert (await service.get("/healthz")).status_code == 200
+
+
+@SERVERS
+async def test_whatever_comes_in_the_place_of_a_request_costs_its_own_connection(tmp_path, server):
+    """And nothing else: no other client, no line of traceback."""
+    async with running(tmp_path, server=server, idle_timeout=0.5) as service:
+        for request in MALFORMED:
+            async with await service.raw(request) as stream:
+                with trio.move_on_after(0.1), contextlib.suppress(trio.BrokenResourceError):
+                    await stream.receive_some()
+            assert (await service.get("/healthz")).status_code == 200, request[:100]
+
+
+def test_what_clients_break_is_no_failure_of_the_service(tmp_path):
+    with process("--data", tmp_path, "--idle-timeout", 1) as (child, url):
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        for request in MALFORMED:
+            with socket.create_connection(address) as connection:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(1 << 16):
+                        pass
+        assert httpx2.get(f"{url}/healthz").status_code == 200
+        assert stop(child)[0] == 0
+        said = child.stderr.read()
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 2 * len(MALFORMED)
+
+
+async def test_slow_clients_are_hung_up_on_and_delay_nobody(tmp_path):
+    """Here some; ``make campaign-slow`` has the thousands."""
+    async with running(tmp_path, idle_timeout=0.3) as service:
+        slow = [await service.raw(b"GET /healthz HTTP/1.1\r\nhost: ") for _ in range(100)]
+        bodies = [
+            await service.raw(
+                b"POST /v1/sessions/%b/frames HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n"
+                b"content-type: application/vnd.tracesvc\r\n\r\n\x96" % str(uuid.uuid4()).encode()
+            )
+            for _ in range(100)
+        ]
+        frames = session(100)
+        await service.keep(frames)
+        for stream in slow:
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await stream.receive_some() == b""
+        for stream in [*slow, *bodies]:
+            await stream.aclose()
+        assert (await service.get(f"/v1/sessions/{name_of(frames)}")).status_code == 200

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -129,6 +129,8 @@ class Guard:
             answer = _Answer(scope, receive, send)
             try:
                 await self._app(scope, receive, answer.send)
+            except ClientDisconnect:
+                pass  # in the middle of its request, or that was none
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 if not answer.begun:

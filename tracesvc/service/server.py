@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import socket
 from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 __all__ = ["listen", "run"]
+
+log = logging.getLogger("tracesvc.service")
 
 USER_TIMEOUT: Final = 30_000
 """ms that a client may leave what was sent to it unacknowledged; then the kernel drops it"""
@@ -96,15 +100,45 @@ class _Started:
 
 def _anycorn() -> tuple[Any, Any]:
     from anycorn import Config, serve
+    from anycorn.tcp_server import TCPServer
 
+    _contain(TCPServer)
     return serve, Config()
 
 
 def _hypercorn() -> tuple[Any, Any]:
     from hypercorn.config import Config
     from hypercorn.trio import serve
+    from hypercorn.trio.tcp_server import TCPServer
 
+    _contain(TCPServer)
     return serve, Config()
+
+
+def _contain(connections: Any) -> None:
+    """Whatever goes wrong with one connection ends that one.
+
+    Both servers let what their protocols raise pass on into the nursery of all connections: one request with a bad
+    ``http2-settings`` header ended the service.
+    """
+    run = connections.run
+    if hasattr(run, "__wrapped__"):
+        return
+
+    @functools.wraps(run)
+    async def contained(self: Any) -> None:
+        try:
+            await run(self)
+        except* Exception as found:
+            log.warning("a connection is given up: %r", _first(found))
+
+    connections.run = contained
+
+
+def _first(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _hang_up(address: Any) -> None:
