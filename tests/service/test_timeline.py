@@ -6,6 +6,7 @@ import json
 import msgpack
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.service.helpers import problem, running
 from tests.streams import joined, session
@@ -14,6 +15,7 @@ from tracesvc.analysis.timeline import Index
 from tracesvc.analysis.timeline.window import window
 from tracesvc.format import StreamDecoder, compress
 from tracesvc.service import timeline
+from tracesvc.store import FileStore
 
 
 @pytest.fixture
@@ -97,6 +99,23 @@ async def test_indexes_are_let_go_of_when_they_are_too_many(service):
         answer, done = await indexes.ask(service.store, stream.session, lambda index: index.events)
         assert (answer, done) == (len(stream.events), 1.0)
     assert list(indexes._kept) == [stream.session]
+
+
+async def test_an_index_that_nobody_asks_for_is_let_go_of(tmp_path, mock_clock, nursery):
+    indexes = timeline.Indexes()
+    stream = program(1, events=300)
+    async with FileStore.open(tmp_path) as store:
+        await store.append(stream.session, 0, stream.data)
+        nursery.start_soon(indexes.let_go)
+        await indexes.ask(store, stream.session, lambda index: index.events)
+        for _ in range(int(timeline.IDLE / timeline.LOOK)):
+            assert list(indexes._kept) == [stream.session]
+            await wait_all_tasks_blocked()
+            mock_clock.jump(timeline.LOOK)
+        while indexes._kept:
+            await wait_all_tasks_blocked()
+            mock_clock.jump(timeline.LOOK)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

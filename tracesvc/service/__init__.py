@@ -85,6 +85,7 @@ async def serve(
             if isinstance(store, FileStore):
                 store.observe_commits(measured.commits.observe)
             nursery.start_soon(watch_loop, measured)
+            nursery.start_soon(app.state.indexes.let_go)
 
             async def answer(task_status: trio.TaskStatus[None]) -> None:
                 await server.run(

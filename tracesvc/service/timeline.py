@@ -37,6 +37,10 @@ TIDY: Final = 4 << 20
 """bytes of a stream, after which memory is given back"""
 HELD: Final = 1 << 30
 """bytes of all indexes together; the one asked for last is kept whatever it takes"""
+IDLE: Final = 120.0
+"""seconds after which an index that nobody asks for goes: a page that is open asks far more often"""
+LOOK: Final = 20.0
+"""seconds between two looks at which those are"""
 
 
 class _Kept:
@@ -46,6 +50,7 @@ class _Kept:
         self.index = index
         self.lock = trio.Lock()
         self.users = 0
+        self.asked = trio.current_time()
         self.tidied = 0
         """bytes of the stream that it had when memory was given back last"""
 
@@ -86,7 +91,23 @@ class Indexes:
             raise
         finally:
             kept.users -= 1
+            kept.asked = trio.current_time()
             self._make_room()
+
+    async def let_go(self) -> None:
+        """Until cancelled: drop what nobody has asked for of late, that of deleted sessions with it."""
+        while True:
+            await trio.sleep(LOOK)
+            since = trio.current_time() - IDLE
+            idle = [
+                session
+                for session, kept in self._kept.items()
+                if not kept.users and kept.asked < since
+            ]
+            for session in idle:
+                del self._kept[session]
+            if idle:
+                await self._in_thread(_give_back)
 
     async def _extend(self, index: Index, store: Store, info: SessionInfo) -> float:
         deadline = trio.current_time() + PATIENCE
