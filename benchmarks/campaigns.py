@@ -16,8 +16,20 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import blackbox, flight, memory, soak, versions, wheels
-from tracesvc.format import Batch, FormatError, FrameDecoder, Item, StreamDecoder
+from benchmarks import (
+    blackbox,
+    day,
+    flight,
+    followers,
+    fuzzhttp,
+    memory,
+    slow,
+    soak,
+    versions,
+    wheels,
+)
+from benchmarks import fuzz as fuzz_inputs
+from tracesvc.format import Batch, Item, StreamDecoder
 from tracesvc.model.verify import verify
 
 __all__ = ["main"]
@@ -70,49 +82,21 @@ def kill(times: int = 200) -> int:
     return 1 if bad else 0
 
 
-def fuzz(seconds: float = 120.0) -> int:
-    """Random and mutated bytes into the decoders; nothing but what they declare may come out."""
-    rounds = good = damaged = 0
-    with tempfile.TemporaryDirectory(prefix="tracesvc-fuzz-") as directory:
-        path = Path(directory) / "trace"
-        with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE
-        ) as program:
-            assert program.stdout is not None
-            program.stdout.readline()
-            time.sleep(2)
-            program.kill()
-        seed = path.read_bytes()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        start = random.randrange(len(seed))
-        data = bytearray(seed[start : start + random.randrange(1, 40_000)])
-        for _ in range(random.randrange(20)):
-            data[random.randrange(len(data))] = random.randrange(256)
-        if random.random() < 0.1:
-            data = bytearray(random.randbytes(len(data)))
-        raw = FrameDecoder()
-        raw.feed(data)
-        raw.close()
-        list(raw)
-        decoder = StreamDecoder()
-        decoder.feed(data)
-        decoder.close()
-        for item in decoder:
-            if isinstance(item, Item):
-                good += 1
-                if isinstance(item.record, Batch):
-                    try:
-                        list(decoder.events(item.record))
-                    except FormatError:
-                        damaged += 1
-            else:
-                damaged += 1
-        rounds += 1
+def fuzz(times: int = 10_000_000) -> int:
+    """Damaged and hostile bytes into the decoders, and a hundredth as many requests; 1 if something fails."""
+    found = fuzz_inputs.decoders(times, corpus=Path("build/fuzz"))
     print(
-        f"fuzz: {rounds:,} rounds in {seconds:g} s, {good:,} good frames, {damaged:,} damages, no other exception"
+        f"fuzz: {found['inputs']:,} inputs, {found['bytes']:,} bytes, {found['cpu_seconds']:.0f} s of CPU: "
+        f"{found['kinds']} kinds of things seen, {found['new']} inputs with something new, "
+        f"{found['failures']} failures; these inputs are in build/fuzz, for {fuzz_inputs.CORPUS}",
+        flush=True,
     )
-    return 0
+    asked = fuzzhttp.requests(times // 100)
+    print(
+        f"fuzz: {asked['requests']:,} requests, {asked['sessions']} sessions, {asked['seconds']:.0f} s: "
+        f"{asked['statuses']}, {len(asked['failures'])} failures"
+    )
+    return 1 if found["failures"] or asked["failures"] else 0
 
 
 def main() -> int:
@@ -121,17 +105,29 @@ def main() -> int:
         "name",
         choices=[
             *("soak", "kill", "fuzz", "versions", "wheels", "flight", "blackbox"),
-            *("cycles", "memcheck"),
+            *("cycles", "memcheck", "followers", "day", "slow"),
         ],
     )
-    parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
-    parser.add_argument("--times", type=int, default=200, help="of the kill campaign")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of the fuzzing")
+    parser.add_argument("--minutes", type=float, help="that the soak (30) or the day (8) takes")
+    parser.add_argument(
+        "--times", type=int, help="kills (200), or inputs of the fuzzing (10,000,000)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="figures as JSON: followers, day, slow, soak"
+    )
     arguments = parser.parse_args()
     if arguments.name == "soak":
-        return soak.main(minutes=arguments.minutes)
+        return soak.main(arguments.json, minutes=arguments.minutes or 30.0)
+    if arguments.name == "day":
+        return int(day.main(arguments.json, minutes=arguments.minutes or 8.0) > 0)
+    if arguments.name == "followers":
+        return int(followers.main(arguments.json) > 0)
+    if arguments.name == "slow":
+        return int(slow.main(arguments.json) > 0)
+    if arguments.name == "fuzz":
+        return fuzz(arguments.times or 10_000_000)
     if arguments.name == "blackbox":
-        return int(blackbox.main(times=arguments.times) > 0)
+        return int(blackbox.main(times=arguments.times or 200) > 0)
     if arguments.name == "flight":
         return flight.main()
     if arguments.name == "cycles":
@@ -142,7 +138,7 @@ def main() -> int:
         return wheels.main()
     if arguments.name == "versions":
         return versions.main([])  # its own options: python -m benchmarks.versions --help
-    return kill(arguments.times) if arguments.name == "kill" else fuzz(arguments.seconds)
+    return kill(arguments.times or 200)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.serving import NULL, service, serving
 from tracesvc.events import FrameKind
 from tracesvc.format import Generation, Header, SessionWriter
 from tracesvc.format.batch import SLOTS
@@ -31,28 +31,6 @@ ROUNDS = 7
 POSTS = 320
 """in one round, of all clients"""
 GOALS = {1: 0.35, 8: 0.75}
-
-NULL = """
-import sys, trio
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
-from tracesvc.service import server
-
-async def ingest(request):
-    more = True
-    while more:
-        more = (await request.receive()).get("more_body", False)
-    return Response(b'{"offset": 0}', media_type="application/json")
-
-async def main():
-    app = Starlette(routes=[Route("/v1/sessions/{session}/frames", ingest, methods=["POST"])])
-    listener = server.listen("127.0.0.1", 0)
-    print("listening on http://127.0.0.1:%d" % listener.getsockname()[1], flush=True)
-    await server.run(app, listener, trio.Event(), grace=1)
-
-trio.run(main)
-"""
 
 
 class Session:
@@ -141,26 +119,13 @@ def load(port: str, clients: str, posts: str) -> None:
     print(time.perf_counter() - began, flush=True)
 
 
-@contextmanager
-def serving(*arguments: str) -> Iterator[str]:
-    """A server process; its port."""
-    with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip().rpartition(":")[2]
-        finally:
-            process.terminate()
-
-
-def one_round(port: str, clients: int) -> float:
+def one_round(port: int, clients: int) -> float:
     """Seconds."""
     arguments = [
         sys.executable,
         "-m",
         "benchmarks.ingest",
-        port,
+        str(port),
         str(clients),
         str(POSTS // clients),
     ]
@@ -201,19 +166,22 @@ def main(json: bool = False) -> int:
 def _measure(place: str, parent: Path) -> dict[str, dict[str, float]]:
     """The rows of one place for the data; in memory there is no disk to wait for, and no goal."""
     figures: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(dir=parent) as directory:
-        service = ["-m", "tracesvc", "serve", "--listen", "127.0.0.1:0", "--data", directory]
-        with serving(*service) as real, serving("-c", NULL) as null:
-            for clients, goal in GOALS.items():
-                seconds = [
-                    (one_round(null, clients), one_round(real, clients)) for _ in range(ROUNDS)
-                ]
-                figures[f"{clients} clients{place}"] = {
-                    "null posts/s": POSTS / statistics.median(a for a, _ in seconds),
-                    "posts/s": POSTS / statistics.median(b for _, b in seconds),
-                    "ratio": statistics.median(a / b for a, b in seconds),
-                    "goal": 0.0 if place else goal,
-                }
+    with (
+        tempfile.TemporaryDirectory(dir=parent) as directory,
+        service(directory) as real,
+        serving("-c", NULL) as null,
+    ):
+        for clients, goal in GOALS.items():
+            seconds = [
+                (one_round(null.port, clients), one_round(real.port, clients))
+                for _ in range(ROUNDS)
+            ]
+            figures[f"{clients} clients{place}"] = {
+                "null posts/s": POSTS / statistics.median(a for a, _ in seconds),
+                "posts/s": POSTS / statistics.median(b for _, b in seconds),
+                "ratio": statistics.median(a / b for a, b in seconds),
+                "goal": 0.0 if place else goal,
+            }
     return figures
 
 
