@@ -45,6 +45,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "recorder": ({"trio", "msgpack", "outcome"}, set()),  # outcome is what trio hands to a task
     "sinks": ({"trio"}, set()),
     "sinks/courier.py": ({"trio"}, {"httpx2"}),
+    "sinks/timekeeper.py": (set(), {"httpx2"}),
     "control": ({"trio"}, set()),
     "control/line.py": ({"trio"}, {"httpx2"}),
     "model": (set(), {"numpy"}),

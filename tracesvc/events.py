@@ -242,11 +242,9 @@ class FrameKind(_Told):
     STACKS = 5, "rows of the generation's stack table"
     EVENTS = 6, "a batch of events of one proc, in columns"
     SNAPSHOT = 7, "state of the live tasks, and of the open spans and regions, in parts"
-    LOSS = (
-        8,
-        "sequence numbers that were emitted and are not in the stream, with cause and interval",
-    )
+    LOSS = 8, "sequence numbers emitted that are not in the stream, with cause and interval"
     END = 9, "end mark: the session was stopped; final clock sync and totals"
+    CLOCKS = 10, "exchanges with a service, which relate the clock of the session to its own"
 
 
 FRAME_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}

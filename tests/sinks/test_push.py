@@ -66,6 +66,9 @@ class Script:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if scope["path"] == "/v1/clock":  # asked for at any time, and not needed
+            await self.app(scope, receive, send)
+            return
         step = self.steps.pop(0) if self.steps else "pass"
         size = 0
 

@@ -1,6 +1,7 @@
 """Bytes <-> frames <-> events: sans-IO. ``docs/format.md`` is the written form of this package."""
 
 from tracesvc.format.batch import Batch
+from tracesvc.format.clocks import Clocks, Exchange
 from tracesvc.format.errors import FormatError
 from tracesvc.format.frames import MAX_FRAME, Damage, Frame, FrameDecoder, compress
 from tracesvc.format.records import (
@@ -21,8 +22,10 @@ from tracesvc.format.writer import SessionWriter
 __all__ = [
     "MAX_FRAME",
     "Batch",
+    "Clocks",
     "Damage",
     "End",
+    "Exchange",
     "FormatError",
     "Frame",
     "FrameDecoder",

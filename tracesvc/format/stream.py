@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tracesvc.events import Event, FrameKind, Frames
 from tracesvc.format.batch import Batch
+from tracesvc.format.clocks import Clocks
 from tracesvc.format.errors import FormatError, VersionError
 from tracesvc.format.frames import Damage, Frame, FrameDecoder
 from tracesvc.format.records import End, Generation, Header, Loss, Procs, Snapshot, Stacks, Strings
@@ -13,7 +14,7 @@ from tracesvc.frozen import Frozen, frozen
 
 __all__ = ["Item", "Record", "StreamDecoder"]
 
-Record = Header | Generation | Procs | Strings | Stacks | Snapshot | Loss | End | Batch
+Record = Header | Generation | Procs | Strings | Stacks | Snapshot | Loss | End | Clocks | Batch
 
 _UNPACK: dict[int, Callable[[object], Record]] = {
     FrameKind.HEADER: Header.unpack,
@@ -25,6 +26,7 @@ _UNPACK: dict[int, Callable[[object], Record]] = {
     FrameKind.SNAPSHOT: Snapshot.unpack,
     FrameKind.LOSS: Loss.unpack,
     FrameKind.END: End.unpack,
+    FrameKind.CLOCKS: Clocks.unpack,
 }
 
 

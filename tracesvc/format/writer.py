@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from tracesvc.events import FrameKind
 from tracesvc.format.batch import MAX_EVENTS, SLOTS, encode_batch
+from tracesvc.format.clocks import Clocks, Exchange
 from tracesvc.format.errors import FormatError
 from tracesvc.format.frames import HEADER_SIZE, MAX_FRAME, Frame, encode_frame
 from tracesvc.format.records import (
@@ -254,10 +255,16 @@ class SessionWriter:
     def end(self, end: End) -> Frame:
         return self._frame(end)
 
-    def aside(self, rows: Sequence[ProcRow], end: End) -> list[Frame]:
+    def clocks(self, rows: Sequence[Exchange]) -> list[Frame]:
+        """What is known of other clocks, if anything is."""
+        return [self._frame(Clocks(list(rows)))] if rows else []
+
+    def aside(
+        self, rows: Sequence[ProcRow], end: End, exchanges: Sequence[Exchange] = ()
+    ) -> list[Frame]:
         """Accounts and end mark for one reader that leaves now; the stream of the others goes on without them."""
         before = self._number, self._offset
-        frames = [*self.procs(rows), self.end(end)]
+        frames = [*self.clocks(exchanges), *self.procs(rows), self.end(end)]
         self._number, self._offset = before
         return frames
 

@@ -22,6 +22,7 @@ from tracesvc.format.records import (
 )
 from tracesvc.format.writer import SessionWriter
 from tracesvc.recorder.clock import now, wall
+from tracesvc.recorder.exchanges import AGAIN, exchanges
 from tracesvc.recorder.live import LiveState
 from tracesvc.recorder.proc import Buffer, Proc
 from tracesvc.recorder.records import AnyRecords, flat
@@ -85,6 +86,8 @@ class Drain:
         self._places: Final[dict[int, tuple[int, int]]] = {}
         """what the black box does not know yet, see `tracesvc.format.box`: proc -> (events, records) in the stream"""
         self._newest_proc = 0
+        self._exchanges_told = 0
+        """of all that the process has had"""
         self.frames = 0
         self.bytes = 0
         self.stored = 0
@@ -138,7 +141,7 @@ class Drain:
         self._generation_began = now()
         self._events_since, self._bytes_since, self._weight = 0, 0, len(self._live)
         generation = Generation(self._generation, self._generation_began, wall(), self._session.id)
-        yield self._writer.generation(generation, self._rows())
+        yield [*self._writer.generation(generation, self._rows()), *self._clocks(AGAIN)]
         if self._session.box is not None:
             self._note_places()
         for proc in self._live.runs:
@@ -148,6 +151,11 @@ class Drain:
             self._ends_lost = False
             self._live.keep_open(self._session.open_annotations())
         yield from self._annotations()
+
+    def _clocks(self, again: int = 0) -> list[Frame]:
+        """What was learned of other clocks, and at least the last ``again``."""
+        rows, self._exchanges_told = exchanges.since(self._exchanges_told, again)
+        return self._writer.clocks(rows)
 
     def _note_places(self) -> None:
         """What the black box is to know where a generation begins."""
@@ -315,7 +323,8 @@ class Drain:
     def farewell(self) -> list[Frame]:
         """What ends the stream of a sink that leaves while the session goes on; they are not part of the others'."""
         rows = self._accounts_of_live()
-        return self._writer.aside(rows, self._end(rows))
+        untold, _ = exchanges.since(self._exchanges_told)
+        return self._writer.aside(rows, self._end(rows), untold)
 
     def _accounts_of_live(self) -> list[ProcRow]:
         rows = []
@@ -340,6 +349,7 @@ class Drain:
                 frames += piece
         for proc in list(self._session.procs.values()):
             frames += self._losses(proc.take_pending_loss())
+        frames += self._clocks()
         rows = self._rows(final=True)
         frames += self._writer.procs(rows)
         return [*frames, self._writer.end(self._end(rows))]

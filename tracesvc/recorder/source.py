@@ -11,6 +11,8 @@ from typing import Any
 
 import trio
 
+from tracesvc.recorder.clock import clock_name
+
 __all__ = ["program_name", "source"]
 
 
@@ -24,6 +26,7 @@ def source(name: str) -> dict[str, Any]:
     """The program called ``name``, its process and its versions."""
     from importlib import metadata  # takes as long to import as half of the recorder
 
+    clock = clock_name()
     return {
         "name": name,
         "host": socket.gethostname(),
@@ -31,4 +34,5 @@ def source(name: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "trio": trio.__version__,
         "tracesvc": metadata.version("tracesvc"),
+        **({"clock": clock} if clock else {}),
     }

@@ -55,6 +55,7 @@ _READS: Final = ("GET", "HEAD")
 RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], Right | None], ...]] = (
     (("POST",), re.compile(r"/v1/sessions/[^/]+/frames"), Right.INGEST),
     (_READS, re.compile(r"/v1/sessions(/.*)?"), Right.READ),
+    (_READS, re.compile(r"/v1/clock"), Right.INGEST),
     (_READS, re.compile(r"/v1/sources"), Right.READ),
     (_READS, re.compile(r"/v1/sources/[^/]+/agent"), Right.INGEST),
     (("POST",), re.compile(r"/v1/agents/[^/]+"), Right.INGEST),

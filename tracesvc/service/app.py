@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 from tracesvc.control.debug import debug_app
 from tracesvc.service import access, commands, metrics, resources, streams
 from tracesvc.service.answers import Answers
+from tracesvc.service.clock import clock
 from tracesvc.service.config import Config
 from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import Shortcut, ingest
@@ -62,6 +63,7 @@ def make_app(
             *question_routes("/v1/sessions/{session}"),
             *picture_routes("/v1/sessions/{session}"),
             Route("/v1/sessions/{session}/export/{format}", export),
+            Route("/v1/clock", clock),
             Route("/v1/sources", commands.sources),
             Route("/v1/sources/{source}/agent", commands.listen),
             Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),

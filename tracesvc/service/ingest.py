@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tracesvc.recorder.clock import now as clock_now
 from tracesvc.service.access import Access, access_of, demand_source, source_of
+from tracesvc.service.clock import tell
 from tracesvc.service.config import Config
 from tracesvc.service.limits import Limits
 from tracesvc.service.parameters import integer
@@ -40,6 +42,7 @@ class Shortcut:
         if scope["type"] == "http" and scope["method"] == "POST":
             found = _FRAMES.fullmatch(scope["path"])
             if found is not None:
+                arrived = clock_now()
                 scope["path_params"], scope["endpoint"] = found.groupdict(), ingest
                 try:
                     answer = await ingest(Request(scope, receive))
@@ -47,6 +50,7 @@ class Shortcut:
                     answer = exc.response()
                 except StoreError as exc:
                     answer = ProblemError.of(exc).response()
+                tell(answer, arrived)
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -235,6 +235,7 @@ OPERATIONS: Final = (
         answers=_PICTURE,
         problems=_ASKED,
     ),
+    Operation("GET", "/v1/clock", "The service's clock; the header tracesvc-clock tells it too."),
     Operation("GET", "/v1/sources", "Programs that wait for commands."),
     Operation(
         "GET",

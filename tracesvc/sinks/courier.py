@@ -14,8 +14,10 @@ import trio
 
 from tracesvc.events import LossCause
 from tracesvc.format import Frame
+from tracesvc.recorder.exchanges import exchanges
 from tracesvc.sinks.errors import SinkError
 from tracesvc.sinks.threads import Resolver
+from tracesvc.sinks.timekeeper import Timekeeper
 from tracesvc.sinks.window import PIECE, Piece, Window
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Courier:
         self._finished = self._cancelled = False
         self._trio: trio.lowlevel.TrioToken | None = None
         # From here on: this thread only.
+        self._timekeeper: Final = Timekeeper(exchanges.add)
         self._scope: Final = trio.CancelScope()
         self._arrived: Final = trio.lowlevel.ParkingLot()
         self._changed: Final = trio.lowlevel.ParkingLot()
@@ -118,10 +121,11 @@ class Courier:
         if self._cancelled:
             self._scope.cancel()
         with self._scope:
-            async with trio.open_nursery() as nursery:
+            async with self._client() as client, trio.open_nursery() as nursery:
                 nursery.start_soon(self._collect)
+                nursery.start_soon(self._timekeeper.ask, client, self._url)
                 try:
-                    await self._deliver()
+                    await self._deliver(client)
                 except SinkError as exc:
                     self.error = exc
                 nursery.cancel_scope.cancel()
@@ -147,7 +151,15 @@ class Courier:
                 self._changed.unpark_all()
             await self._arrived.park()
 
-    async def _deliver(self) -> None:
+    def _client(self) -> httpx2.AsyncClient:
+        import httpx2
+
+        headers = {"content-type": "application/vnd.tracesvc"}
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {self._token}"
+        return httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30.0, connect=10.0))
+
+    async def _deliver(self, client: httpx2.AsyncClient) -> None:
         """Window to service, one request at a time.
 
         Raises:
@@ -155,20 +167,15 @@ class Courier:
         """
         import httpx2
 
-        headers = {"content-type": "application/vnd.tracesvc"}
-        if self._token is not None:
-            headers["authorization"] = f"Bearer {self._token}"
-        timeout = httpx2.Timeout(30.0, connect=10.0)
-        async with httpx2.AsyncClient(headers=headers, timeout=timeout) as client:
-            while (piece := await self._next()) is not None:
-                try:
-                    await self._send(client, piece)
-                except httpx2.TransportError as exc:
-                    await self._back_off(f"{type(exc).__name__}: {exc}", 0.0)
-                    with contextlib.suppress(httpx2.TransportError):
-                        await self._resync(client)
-                except OSError as exc:
-                    raise SinkError(f"the spool cannot be read back: {exc}") from exc
+        while (piece := await self._next()) is not None:
+            try:
+                await self._send(client, piece)
+            except httpx2.TransportError as exc:
+                await self._back_off(f"{type(exc).__name__}: {exc}", 0.0)
+                with contextlib.suppress(httpx2.TransportError):
+                    await self._resync(client)
+            except OSError as exc:
+                raise SinkError(f"the spool cannot be read back: {exc}") from exc
 
     async def _next(self) -> Piece | None:
         """The piece to send; None: all is delivered."""
@@ -186,7 +193,8 @@ class Courier:
 
     async def _send(self, client: httpx2.AsyncClient, piece: Piece) -> None:
         offset, data = piece.acknowledged, await piece.rest(self._limit)
-        response = await client.post(
+        response = await self._timekeeper.post(
+            client,
             f"{self._url}/v1/sessions/{self._window.session}/frames",
             params={"offset": offset},
             content=data,
