@@ -16,6 +16,7 @@ from typing import Any
 from tracesvc.events import EVENTS, Event, FrameKind, LossCause, ProcKind, Reason, TaskState
 from tracesvc.format import (
     End,
+    Exchange,
     Frame,
     Generation,
     Header,
@@ -32,6 +33,8 @@ NUMBERS = {event.type: number for number, event in EVENTS.items()}
 NO_OBJECT = {Reason.SLEEP, Reason.THREAD, Reason.PROCESS, Reason.SIGNAL}
 WALL = 1_700_000_000_000_000_000
 START = 5_000_000_000_000
+AHEAD = 77_000_000_000
+"""ns by which a service's clock is"""
 MILLISECOND = 1_000_000
 
 
@@ -281,6 +284,9 @@ class Program:
         self.now += 1
         clock = Generation(self.generation, self.now, WALL + self.now - START, self.stream.session)
         self.stream.frames += self.writer.generation(clock, self.accounts())
+        told = self.now - 900, self.now + AHEAD - 500, self.now + AHEAD - 400, self.now - 100
+        exchange = Exchange(*told, WALL + told[2] - START - AHEAD, "service")
+        self.stream.frames += self.writer.clocks([exchange])
         if self.generation:
             self.write_snapshots()
         self.generation += 1

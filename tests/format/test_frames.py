@@ -159,7 +159,7 @@ def test_any_msgpack_library_walks_the_stream():
 
 def test_storages_and_kinds_are_those_of_the_page():
     assert {s.value for s in Storage} == {"int", "float", "string", "data", "stack"}
-    assert sorted(FRAME_KINDS) == list(range(1, 10))
+    assert sorted(FRAME_KINDS) == list(range(1, 11))
     assert (MAX_FRAME, HEADER_SIZE, MARKER) == (LIMIT, 23, b"\x96\xa4tsvc")
 
 
@@ -241,7 +241,7 @@ def test_flags_that_are_not_known_make_a_frame_unreadable(flags):
     assert item.frame.data == good
 
 
-@pytest.mark.parametrize("kind", [0, 10, 77, 127])
+@pytest.mark.parametrize("kind", [0, 11, 77, 127])
 @pytest.mark.parametrize("body", [b"\x90", b"\xc1 not msgpack", b""])
 def test_unknown_kinds_are_passed_over(kind, body):
     decoder = StreamDecoder()

@@ -11,8 +11,10 @@ from msgpack import packb, unpackb
 from tracesvc.events import EVENTS, FrameKind
 from tracesvc.format import (
     Batch,
+    Clocks,
     Damage,
     End,
+    Exchange,
     FormatError,
     Generation,
     Header,
@@ -46,7 +48,9 @@ def rows(cls, *fields):
 
 pairs = st.tuples(st.integers(1, 1 << 62), texts)
 places = st.lists(st.tuples(numbers, numbers, numbers), max_size=4)
+times = st.integers(-(1 << 62) + 1, (1 << 62) - 1)
 RECORDS: dict[Any, Any] = {
+    Clocks: st.builds(Clocks, rows(Exchange, *[times] * 5, texts)),
     Header: st.builds(Header, sessions, maps, numbers, numbers, maps),
     Generation: st.builds(Generation, numbers, numbers, numbers, sessions),
     Procs: st.builds(
@@ -91,7 +95,7 @@ def test_every_kind_of_frame_has_a_record():
 @given(any_record, values)
 def test_elements_that_a_newer_writer_appended_are_passed_over(record, value):
     body = wire(record.pack())
-    if isinstance(record, Strings | Stacks | Loss):
+    if isinstance(record, Strings | Stacks | Loss | Clocks):
         for row in body:
             row.append(value)
     elif isinstance(record, Procs):
@@ -116,7 +120,7 @@ def test_elements_that_a_newer_writer_appended_are_passed_over(record, value):
 @given(any_record)
 def test_a_body_that_is_too_short_is_refused(record):
     body = wire(record.pack())
-    if isinstance(record, Procs | Strings | Stacks | Loss):
+    if isinstance(record, Procs | Strings | Stacks | Loss | Clocks):
         if not body:
             return
         body[-1] = body[-1][:1]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.clockwork import SimulatedClock, exchange
-from tests.model.test_clocks import HOURS, READING, MS, S, messages, offsets, rates
+from tests.model.test_clocks import HOURS, MS, READING, S, messages, offsets, rates
 from tracesvc.model.axis import Axis, Method
 from tracesvc.model.links import Link, SpanAt
 from tracesvc.model.timebase import Timebase
@@ -81,7 +81,9 @@ def test_one_machine_is_one_clock_with_or_without_exchanges():
 
 def test_the_service_s_own_machine_is_exact():
     machine = steady("service", 4 * S)
-    placed = Axis.of([base("x", machine, exchanges=talk(machine, machine, (S, MS, 0, MS)))]).placed[0]
+    placed = Axis.of([base("x", machine, exchanges=talk(machine, machine, (S, MS, 0, MS)))]).placed[
+        0
+    ]
     assert placed.method is Method.SAME_CLOCK
     assert placed.at(machine.at(3 * S)) == (EPOCH + 3 * S, 0)
 
@@ -101,7 +103,9 @@ def test_without_exchanges_it_is_the_time_of_day_and_nothing_is_promised():
     assert axis.placed[1].at(b.at(0)) == (EPOCH + S, None)
 
 
-@pytest.mark.parametrize(("error", "method"), [(S // 10, Method.SAME_HOST), (9 * S, Method.TIME_OF_DAY)])
+@pytest.mark.parametrize(
+    "error, method", [(S // 10, Method.SAME_HOST), (9 * S, Method.TIME_OF_DAY)]
+)
 def test_old_traces_of_one_host_are_taken_for_one_clock_if_they_could_be(error, method):
     machine = steady("x", 3 * S)
     axis = Axis.of(
@@ -142,7 +146,9 @@ def test_links_narrow_what_slow_exchanges_leave_open():
 def test_a_link_that_cannot_be_is_told_and_changes_nothing():
     service = steady("service", 10**13)
     a, b = steady("a", 5 * S), steady("b", 10**11)
-    bases = [base(n, c, exchanges=talk(c, service, (S, MS, 0, MS))) for n, c in (("A", a), ("B", b))]
+    bases = [
+        base(n, c, exchanges=talk(c, service, (S, MS, 0, MS))) for n, c in (("A", a), ("B", b))
+    ]
     axis = Axis.of(bases, [link("A", a.at(9 * S), "B", b.at(2 * S))])
     [told] = axis.contradictions
     assert told.proven

@@ -57,7 +57,9 @@ class Exchange(NamedTuple):
     def possible(self, rate: int = RATE) -> bool:
         """Whether there are clocks of which this can be true; else one of them was set in between."""
         elapsed = self.received - self.sent
-        return elapsed >= 0 and self.arrived <= self.answered and self.width >= -drift(elapsed, rate)
+        return (
+            elapsed >= 0 and self.arrived <= self.answered and self.width >= -drift(elapsed, rate)
+        )
 
 
 def _is_exchange(row: object) -> bool:
@@ -84,5 +86,5 @@ class Clocks(Frozen):
     @classmethod
     def unpack(cls, body: object) -> Clocks:
         if not isinstance(body, list) or not all(map(_is_exchange, body)):
-            raise FormatError("clocks: not an array of exchanges")
+            raise FormatError("clocks: a row is not an array of at least 6: five times and a name")
         return cls([Exchange(*row[:6]) for row in body])

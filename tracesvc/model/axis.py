@@ -252,7 +252,7 @@ class _Graph:
         """clock -> ways to the reference, as many as it takes"""
 
     def _choose(self) -> str:
-        """Of the services the one that most sessions lead to, then with the most exchanges; else the commonest clock."""
+        """The service that most sessions lead to, then the one with the most exchanges; else the commonest clock."""
         services = Counter(one.clock for base in self._bases for one in base.exchanges)
         if services:
             reach = {name: len(set(self._ways_to(name)) & set(self.clocks)) for name in services}
@@ -296,7 +296,7 @@ class _Graph:
 
 
 def _own_clock(base: Timebase) -> str:
-    """Its name; another one, where an exchange shows that it is not the clock of that name (of a cloned machine, say)."""
+    """Its name; another one, where exchanges show that it is not the clock of that name (a cloned machine's)."""
     own = Relation(one for one in base.exchanges if one.clock == base.clock)
     if any(one.low > 0 or one.high < 0 for one in own.exchanges):
         return f"session {base.session}"

@@ -73,8 +73,9 @@ class Cones:
         if at is not None and at >= value:
             return
         first = last = bisect_left(self.times, time)
-        while first and value - drift(time - self.times[first - 1], self._rate) >= (
-            self._values[first - 1]
+        while (
+            first
+            and value - drift(time - self.times[first - 1], self._rate) >= (self._values[first - 1])
         ):
             first -= 1
         while last < len(self.times) and (

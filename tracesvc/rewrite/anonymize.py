@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tracesvc.events import EVENTS, FrameKind, Storage
-from tracesvc.format import Batch, Damage, Header, Item, Procs, Snapshot, Strings, compress
+from tracesvc.format import Batch, Clocks, Damage, Header, Item, Procs, Snapshot, Strings, compress
 from tracesvc.format.frames import Frame, encode_frame
 from tracesvc.format.records import Stacks, digest_of
 from tracesvc.model.choice import Choice
@@ -74,6 +74,8 @@ def _frame(item: Item, hasher: _Hasher, digests: dict[int, int]) -> bytes:
                 name: header.source[name] for name in _KEPT_FACTS if name in header.source
             }
             name: dict[str, Any] = {"name": hasher.text(str(header.source.get("name", "")))}
+            if "clock" in header.source:  # traces that share a clock still do
+                name["clock"] = hasher.text(str(header.source["clock"]))
             # What the vocabulary says is the tracer's own.
             body = Header(
                 header.session,
@@ -112,6 +114,8 @@ def _frame(item: Item, hasher: _Hasher, digests: dict[int, int]) -> bytes:
                 spans,
                 regions,
             ).pack()
+        case Clocks(rows=exchanges):
+            body = Clocks([e._replace(clock=hasher.text(e.clock)) for e in exchanges]).pack()
         case Batch():
             body = _batch(item, hasher)
         case _:

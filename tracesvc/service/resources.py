@@ -82,6 +82,7 @@ def _facts(info: SessionInfo) -> dict[str, Any]:
         "frames": info.frames,
         "events": info.events,
         "lost": info.lost,
+        "clock": None if info.clock is None else info.clock._asdict(),
     }
 
 

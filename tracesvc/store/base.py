@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from tracesvc.store.offset import ClockOffset
+
 __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
+    "ClockOffset",
     "LiveSessionError",
     "OffsetError",
     "SessionInfo",
@@ -107,6 +110,8 @@ class SessionInfo:
     lost: Mapping[str, int]
     """events, by cause"""
     state: State
+    clock: ClockOffset | None = None
+    """how far its times are from the service's; None: nothing tells"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,22 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 
+from tracesvc.format import Exchange
 from tracesvc.store.base import SessionInfo, State
 from tracesvc.store.ledger import Ledger
+from tracesvc.store.offset import ClockOffset, offset_of
 
 __all__ = ["LIVE_FOR", "Catalogue", "Entry", "state_of"]
 
 LIVE_FOR: Final = 60 * 10**9
 """ns after the last append for which a session without an end mark counts as live"""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
+_FROM_2: Final = "ALTER TABLE sessions ADD COLUMN clock BLOB NOT NULL DEFAULT x''"
 _SCHEMA: Final = """
 CREATE TABLE sessions (
   session TEXT PRIMARY KEY,
@@ -35,7 +38,8 @@ CREATE TABLE sessions (
   ended INTEGER NOT NULL,
   source BLOB NOT NULL,
   lost BLOB NOT NULL,
-  ledger BLOB NOT NULL
+  ledger BLOB NOT NULL,
+  clock BLOB NOT NULL      -- of the ledger
 ) WITHOUT ROWID;
 CREATE INDEX by_start ON sessions (started, session);
 CREATE INDEX by_name ON sessions (name, started, session);
@@ -45,7 +49,7 @@ _STATES: Final = {
     "live": "NOT ended AND updated > ?",
     "broken": "NOT ended AND updated <= ?",
 }
-_COLUMNS: Final = "session, source, started, updated, bytes, frames, events, lost, ended"
+_COLUMNS: Final = "session, source, started, updated, bytes, frames, events, lost, ended, clock"
 
 
 def state_of(updated: int, now: int, *, ended: bool) -> State:
@@ -79,7 +83,15 @@ class Entry:
             msgpack.packb(ledger.source),
             msgpack.packb(ledger.lost),
             ledger.pack(),
+            msgpack.packb(ledger.clock),
         )
+
+
+def _offset(source: dict[str, Any], started: int, clock: bytes) -> ClockOffset | None:
+    if not clock:
+        return None
+    monotonic, rows = msgpack.unpackb(clock)
+    return offset_of(source, monotonic, started, [Exchange(*row) for row in rows])
 
 
 class Catalogue:
@@ -97,6 +109,10 @@ class Catalogue:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
+            elif version == _VERSION - 1:
+                self._db.executescript(
+                    f"BEGIN; {_FROM_2}; PRAGMA user_version = {_VERSION}; COMMIT"
+                )
             elif version != _VERSION:
                 raise sqlite3.DatabaseError(f"catalogue of version {version}")  # noqa: TRY301
             self._db.execute("SELECT count(*) FROM sessions").fetchone()
@@ -133,7 +149,7 @@ class Catalogue:
         """Insert or replace `Entry.row`s, all or none."""
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
             )
 
     def remove(self, sessions: Iterable[str]) -> None:
@@ -193,7 +209,7 @@ class Catalogue:
         return [
             SessionInfo(
                 session,
-                msgpack.unpackb(source_, strict_map_key=False),
+                facts := msgpack.unpackb(source_, strict_map_key=False),
                 started,
                 updated,
                 size,
@@ -201,8 +217,9 @@ class Catalogue:
                 events,
                 msgpack.unpackb(lost),
                 state_of(updated, now, ended=bool(ended)),
+                _offset(facts, started, clock),
             )
-            for session, source_, started, updated, size, frames, events, lost, ended in rows
+            for session, source_, started, updated, size, frames, events, lost, ended, clock in rows
         ]
 
     @contextlib.contextmanager

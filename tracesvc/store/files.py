@@ -236,6 +236,7 @@ class FileStore:
                 ledger.events,
                 dict(ledger.lost),
                 self._state(stored),
+                ledger.offset,
             )
         finally:
             self._give_back(stored)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import msgpack
 
 from tracesvc.events import FRAME_KINDS, FrameKind
-from tracesvc.format import Batch, End, FormatError, Generation, Header, Loss, Procs, zstd
+from tracesvc.format import Batch, Clocks, End, FormatError, Generation, Header, Loss, Procs, zstd
 from tracesvc.format.frames import COMPRESSED, HEADER_SIZE, MARKER, MAX_FRAME, parse_header
 from tracesvc.format.native import frames as native
 from tracesvc.store.base import BadStreamError, StoreError
@@ -32,6 +32,7 @@ _UNPACK: Final[dict[int, Callable[[object], object]]] = {
     FrameKind.EVENTS: Batch,
     FrameKind.LOSS: Loss.unpack,
     FrameKind.END: End.unpack,
+    FrameKind.CLOCKS: Clocks.unpack,
 }
 
 

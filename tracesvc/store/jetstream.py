@@ -324,6 +324,7 @@ class JetStreamStore:
                 ledger.events,
                 dict(ledger.lost),
                 self._state(stored),
+                ledger.offset,
             )
         finally:
             self.give_back(stored)

@@ -8,12 +8,15 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from tracesvc.events import LossCause
-from tracesvc.format import End, Generation, Header, Loss, Procs
+from tracesvc.format import Clocks, End, Exchange, Generation, Header, Loss, Procs
+from tracesvc.store.offset import ClockOffset, offset_of
 
 __all__ = ["MAX_PROCS", "Glance", "Ledger", "ProcAccount"]
 
 MAX_PROCS: Final = 1 << 16
 """procs in one session, at most: bounds what a stream can cost in memory"""
+MAX_EXCHANGES: Final = 4
+"""with services, the last ones, that are kept"""
 MAX_NAME: Final = 1024
 """characters of a name that are kept"""
 MAX_SOURCE: Final = 64
@@ -70,6 +73,12 @@ class Ledger:
     opening: bool = False
     """the accounts that follow are those from before it"""
     procs: dict[int, ProcAccount] = field(default_factory=dict)
+    monotonic: int = 0
+    """the session's clock when it was ``started``"""
+    exchanges: list[Exchange] = field(default_factory=list)
+    """the last ones with services"""
+    _offset: ClockOffset | None = field(default=None, compare=False, repr=False)
+    _offset_by: list[Exchange] | None = field(default=None, compare=False, repr=False)
 
     def note(self, number: int, record: object) -> None:
         """Enter one frame and what it says (see `tracesvc.store.intake.record_of`)."""
@@ -102,7 +111,11 @@ class Ledger:
                 self.late = self.opening = generation > 0
             case Header():
                 self.session, self.started = record.session, record.wall
+                self.monotonic = record.monotonic
                 self.source = _tidied(record.source)
+            case Clocks(rows):
+                known = dict.fromkeys([*self.exchanges, *sorted(rows)])
+                self.exchanges = list(known)[-MAX_EXCHANGES:]
             case End():
                 self.ended, self.total = True, record.emitted
             case _:
@@ -142,6 +155,19 @@ class Ledger:
         }
         return {"procs": procs, "closed": self.closed}
 
+    @property
+    def clock(self) -> list[Any]:
+        """What is known of the session's clock, to be packed."""
+        return [self.monotonic, [list(one) for one in self.exchanges]]
+
+    @property
+    def offset(self) -> ClockOffset | None:
+        """How far the session's time of day is from the service's."""
+        if self._offset_by is not self.exchanges:  # they are replaced, not changed
+            self._offset_by = self.exchanges
+            self._offset = offset_of(self.source, self.monotonic, self.started, self.exchanges)
+        return self._offset
+
     def pack(self) -> bytes:
         """For the catalogue."""
         procs = [
@@ -159,6 +185,7 @@ class Ledger:
             self.lost,
             self.late,
             self.opening,
+            self.clock,
             procs,
         ]
         packed: bytes = msgpack.packb(fields)
@@ -167,7 +194,10 @@ class Ledger:
     @classmethod
     def unpack(cls, packed: bytes) -> Ledger:
         *fields, procs = msgpack.unpackb(packed, strict_map_key=False)
-        ledger = cls(*fields)
+        ledger = cls(*fields[:11])
+        if len(fields) > 11:  # an older one wrote none
+            ledger.monotonic, rows = fields[11]
+            ledger.exchanges = [Exchange(*row) for row in rows]
         ledger.procs = {proc: ProcAccount(*account) for proc, *account in procs}
         return ledger
 

@@ -96,6 +96,7 @@ class _Shown:
             ledger.events,
             lost,
             state,
+            ledger.offset,
         )
 
 
