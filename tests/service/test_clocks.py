@@ -1,6 +1,8 @@
 """Clocks over the wire: real exchanges between a push sink and a service, and what the service says of them."""
 
-import functools
+import subprocess
+import sys
+import threading
 import time
 
 import httpx2
@@ -8,11 +10,19 @@ import pytest
 import trio
 
 import tracesvc
+from tests.judges import require_program
 from tests.service.helpers import running
 from tests.streams import Maker, joined
+from tracesvc.analysis import fleet
+from tracesvc.format import Exchange
+from tracesvc.model.axis import Method
+from tracesvc.model.clocks import Relation
 from tracesvc.model.reader import read
 from tracesvc.model.timebase import timebase_of
+from tracesvc.model.verify import verify
 from tracesvc.recorder.clock import clock_name
+from tracesvc.recorder.exchanges import exchanges
+from tracesvc.rewrite import merge
 from tracesvc.sinks import PushSink
 from tracesvc.sinks.timekeeper import HEADER, Timekeeper
 
@@ -64,8 +74,6 @@ async def test_the_offset_of_a_shifted_clock_is_found_within_its_uncertainty(tmp
                 headers={"content-type": "application/vnd.tracesvc"},
             )
             at = answer.json()["offset"]
-    from tracesvc.model.clocks import Relation
-
     relation = Relation(learned)
     assert learned
     assert not relation.steps
@@ -107,12 +115,13 @@ async def test_an_answer_that_makes_no_sense_tells_no_time(text):
     assert not learned
 
 
-async def test_a_session_that_is_pushed_says_how_its_clock_relates(tmp_path):
+async def test_a_session_that_is_pushed_says_how_its_clock_relates(tmp_path, monkeypatch):
+    heard, add = threading.Event(), exchanges.add
+    monkeypatch.setattr(exchanges, "add", lambda one: (add(one), heard.set()))
     async with running(tmp_path / "data") as service:
-        async with tracesvc.open_tracer(PushSink(service.url), name="brief") as tracer:
+        async with tracesvc.open_tracer(PushSink(service.url), name="brief"):
             with tracesvc.span("work"):
-                await trio.to_thread.run_sync(functools.partial(wait_for_exchange))
-            assert tracer.state is tracesvc.TracerState.ON
+                assert await trio.to_thread.run_sync(heard.wait, 30)
         answer = await service.get("/v1/sessions")
         [facts] = answer.json()["sessions"]
         assert facts["clock"]["clock"] == clock_name()
@@ -127,10 +136,86 @@ async def test_a_session_that_is_pushed_says_how_its_clock_relates(tmp_path):
         assert base.clock == clock_name()
 
 
-def wait_for_exchange():
-    from tracesvc.recorder.exchanges import exchanges
+SHIFT = 1_000_000 * 10**9
 
-    deadline = time.monotonic() + 30
-    before = exchanges.count
-    while exchanges.count == before and not before and time.monotonic() < deadline:
-        time.sleep(0.01)
+
+def in_another_time():
+    """Words before a command whose monotonic clock is to be a million seconds ahead."""
+    unshare = require_program("unshare", package="util-linux")
+    words = [unshare, "--time", "--monotonic", str(SHIFT // 10**9)]
+    for more in ([], ["--user", "--map-root-user"]):
+        tried = [*words, *more]
+        if not subprocess.run([*tried, "true"], capture_output=True, check=False).returncode:
+            return tried
+    pytest.skip("needs a time namespace, which is not allowed here: unshare --time")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one clock", "another clock"])
+async def test_two_programs_on_one_axis(tmp_path, elsewhere):
+    """One has the service's clock; the other's is a million seconds ahead, and its time of day two hours behind."""
+    before = in_another_time() if elsewhere else []
+    async with running(tmp_path / "data") as service:
+        with trio.fail_after(100):
+            program = [sys.executable, "-m", "tests.service.fleet_programs", "ask", service.url]
+            await trio.run_process([*program, *before])
+        sessions = (await service.get("/v1/sessions")).json()["sessions"]
+        facts = {one["source"]["name"]: one for one in sessions}
+        asks, answers = (facts[name]["session"] for name in ("asks", "answers"))
+        files = {name: await service.store.path(name) for name in (asks, answers)}
+        question = {"session": [asks, answers]}
+        told = (await service.get("/v1/fleet", params=question)).json()
+        why = await service.get(
+            f"/v1/sessions/{answers}/why", params={"span": "look up", "with": asks}
+        )
+    offset = facts["answers"]["clock"]["offset"]
+    assert abs(offset - 7200 * 10**9) < 10**9
+    with read(files[asks]) as a, read(files[answers]) as b:
+        found = fleet([a, b])
+    [link] = found.links
+    parent, child = (found.axis.of_session(one) for one in (asks, answers))
+    assert parent.method is Method.SAME_CLOCK
+    shift = SHIFT if elsewhere else 0
+    assert child.method is (Method.EXCHANGES if elsewhere else Method.SAME_CLOCK)
+    for moment in (child.base.begin, link.child.begin, child.base.end):
+        there = child.at(moment)
+        right = parent.at(moment - shift)  # as the kernel has it
+        assert abs(there.time - right.time) <= there.uncertainty
+        assert there.uncertainty < 10**9 if elsewhere else there.uncertainty == 0
+    assert not found.axis.contradictions
+    assert child.at(link.child.begin).time >= parent.at(link.parent.begin).time
+    # and as the service tells it
+    members = {one["session"]: one for one in told["sessions"]}
+    assert (told["links"], told["contradictions"]) == (1, [])
+    assert members[answers]["children"] == members[asks]["parents"] == 1
+    assert members[answers]["by"] == str(child.method)
+    around = why.json()["ancestors"]
+    assert [one["name"] for one in around] == ["answer", "ask", "order"]
+    assert [one["elsewhere"] for one in around] == [False, True, False]
+    ask = around[1]
+    assert ask["source"] == "asks"
+    assert ask["before"] > -ask["uncertainty"]
+    assert (ask["uncertainty"] > 0) is elsewhere
+
+
+def test_merged_they_lie_on_one_clock(tmp_path):
+    """Three programs whose machines disagree about the time of day by hours."""
+    data = []
+    for i in range(3):
+        made = Maker(name=f"m{i}", start_wall=(1_700_000_000 + 3600 * i) * 10**9)
+        made.time += i * 10**12
+        frames = made.start()
+        ahead = 50 * 10**12 - i * 10**12
+        for _ in range(3):
+            at = made.time
+            told = at, at + ahead + 500, at + ahead + 600, at + 1100
+            frames += made.writer.clocks([Exchange(*told, 10**18 + at + ahead + 600, "service")])
+            frames += made.events(10)
+        data.append(joined([*frames, *made.end()]))
+    out = bytearray()
+    done = merge(data, out.extend)
+    assert [placed.method for placed in done.axis.placed] == [Method.EXCHANGES] * 3
+    assert done.axis.clock == "service"
+    times = sorted(event.time for event in read(bytes(out)))
+    # all began at the same moment, by the service
+    assert times[-1] - times[0] < 50_000
+    assert verify(bytes(out)).ok

@@ -11,7 +11,9 @@ except ImportError as exc:
         "the analysis of traces needs NumPy: pip install 'tracesvc[analysis]'"
     ) from exc
 
+from tracesvc.analysis.ancestors import Ancestor, Ancestry, ancestors
 from tracesvc.analysis.diff import Diff, Thresholds, diff
+from tracesvc.analysis.fleet import Fleet, Member, fleet
 from tracesvc.analysis.latency import Latencies, Of, latencies
 from tracesvc.analysis.lint import Finding, Limits, Lints, lint
 from tracesvc.analysis.query import Answer, QueryError, query
@@ -21,12 +23,16 @@ from tracesvc.analysis.tree import Tree, tasks_at
 from tracesvc.analysis.why import NotFoundError, Why, why, why_window
 
 __all__ = [
+    "Ancestor",
+    "Ancestry",
     "Answer",
     "Diff",
     "Finding",
+    "Fleet",
     "Latencies",
     "Limits",
     "Lints",
+    "Member",
     "NotFoundError",
     "Of",
     "QueryError",
@@ -35,7 +41,9 @@ __all__ = [
     "Thresholds",
     "Tree",
     "Why",
+    "ancestors",
     "diff",
+    "fleet",
     "latencies",
     "lint",
     "query",

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "import": "A trace of Go's tracer, as one of ours.",
     "cut": "The part of a trace between two times.",
     "merge": "Several traces as one.",
+    "fleet": "Several sessions on one axis of time.",
     "anonymize": "A trace without names, paths and texts.",
     "recover": "The trace in the black box of a program that died.",
     "verify": "Prove a trace right, or say where it is not.",

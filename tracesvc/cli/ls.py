@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tracesvc.cli.words import duration, moment, size
+from tracesvc.cli.words import duration, moment, size, within
 
 __all__ = ["command"]
 
@@ -26,6 +26,10 @@ class _Found:
     lost: int
     state: str
     """ended, open (being written, or its program was killed), damaged; or what a service says"""
+    offset: int | None = None
+    """to add to ``started``, to come to the time of day of the service that it was pushed to; None: nothing tells"""
+    uncertainty: int | None = None
+    """of that, either way"""
 
 
 @click.command(name="ls", short_help="Traces in a directory, or sessions of a service.")
@@ -49,18 +53,30 @@ def command(place: str, as_json: bool) -> None:
     from tracesvc.cli.tables import make_console, table
 
     console = make_console()
-    heads = ("started", "duration", "size", "events", "lost", "state", "source", "trace")
-    rows = table(console, "", *heads, right=range(1, 5), stretch=(7,))
+    clocks = any(one.offset is not None for one in found)
+    heads = ["started", "duration", "size", "events", "lost", "state", "source", "trace"]
+    if clocks:
+        heads.insert(6, "clock")
+    rows = table(console, "", *heads, right=range(1, 5), stretch=(len(heads) - 1,))
     rows.title = None
     for one in found:
         figures = (duration(one.duration), size(one.bytes), f"{one.events:,}", f"{one.lost:,}")
-        rows.row(moment(one.started), *figures, one.state, one.source, one.trace)
+        more = [_clock(one)] if clocks else []
+        rows.row(moment(one.started), *figures, one.state, *more, one.source, one.trace)
     console.print(rows)
+
+
+def _clock(one: _Found) -> str:
+    """How far its times are from the service's."""
+    if one.offset is None:
+        return ""
+    return f"{'-' if one.offset < 0 else '+'}{duration(abs(one.offset))} {within(one.uncertainty)}"
 
 
 def _of_service(facts: dict[str, Any]) -> _Found:
     source = facts["source"] or {}
     started, updated = facts["started"], facts["updated"]
+    clock = facts.get("clock") or {}
     return _Found(
         facts["session"],
         str(source.get("name", "?")),
@@ -70,6 +86,8 @@ def _of_service(facts: dict[str, Any]) -> _Found:
         facts["events"],
         sum(facts["lost"].values()),
         facts["state"],
+        clock.get("offset"),
+        clock.get("uncertainty"),
     )
 
 

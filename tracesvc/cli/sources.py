@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracesvc.model.reader import Trace
 
-__all__ = ["opened"]
+__all__ = ["kept", "opened"]
 
 
 @contextmanager
@@ -35,3 +36,20 @@ def opened(source: str) -> Iterator[Trace]:
             shutil.copyfileobj(file, kept)
         kept.seek(0)
         yield read(kept)
+
+
+@contextmanager
+def kept(source: str) -> Iterator[Path]:
+    """A file with the trace at a path or ``URL[/SESSION]``; what a service has, as long as it is needed."""
+    from tracesvc.cli.remote import Service, is_url, split
+
+    if not is_url(source):
+        yield Path(source)
+        return
+    url, session = split(source)
+    service = Service(url)
+    with tempfile.NamedTemporaryFile(suffix=".trace") as file:
+        with service.opened(service.choose(session)) as body:
+            shutil.copyfileobj(body, file)
+        file.flush()
+        yield Path(file.name)

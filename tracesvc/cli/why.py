@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import contextlib
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracesvc.cli.output import as_json as print_json
 from tracesvc.cli.output import gaps, say, source
 from tracesvc.cli.times import HELP, Clock
-from tracesvc.cli.words import duration
+from tracesvc.cli.words import duration, within
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tracesvc.analysis import Why
+    from tracesvc.analysis import Ancestry, Why
     from tracesvc.analysis.account import Group
 
 __all__ = ["command"]
@@ -33,6 +35,13 @@ BAR: Final = 20
 @click.option("--from", "start", metavar="TIME", help=f"A window instead of a span: {HELP}.")
 @click.option("--to", "end", metavar="TIME", help="Its end.")
 @click.option("--task", type=int, help="Whose time in the window; else that of the last to run.")
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="FILE|URL[/SESSION]",
+    help="A trace of another program that its parent may be in; may be repeated.",
+)
 @click.option("--path", is_flag=True, help="Every stretch in order of time, not only the account.")
 def command(
     source: str,
@@ -41,21 +50,29 @@ def command(
     start: str | None,
     end: str | None,
     task: int | None,
+    others: tuple[str, ...],
     path: bool,
 ) -> None:
     """Follow the critical path of SPAN back from its end: who ran, who waited for whom, what was ready and did not run.
 
     SPAN is a name (the slowest of that name is taken) or a number; without it, the slowest span of all.  The parts add
     up to the duration, to the nanosecond.
+
+    Below that stand the spans that it is a part of, from the inside out: those around it, and, where traces of other
+    programs are given, those there that sent it a ``traceparent``.
     """
-    from tracesvc.analysis import NotFoundError, why, why_window
+    from tracesvc.analysis import NotFoundError, ancestors, why, why_window
     from tracesvc.cli.sources import opened
 
     if (start is None) != (end is None) or (task is not None and start is None):
         raise click.UsageError("a window has --from and --to")
     if start is not None and span is not None:
         raise click.UsageError("SPAN or a window, not both")
-    with opened(source) as trace:
+    if others and start is not None:
+        raise click.UsageError("--with goes with a span")
+    around: Ancestry | None = None
+    with ExitStack() as stack:
+        trace = stack.enter_context(opened(source))
         clock = Clock(trace)
         try:
             if start is not None and end is not None:
@@ -65,15 +82,22 @@ def command(
                 found = why_window(trace, *window, task)
             else:
                 found = why(trace, int(span) if span and span.isdigit() else span)
+                more = [stack.enter_context(opened(other)) for other in others]
+                with contextlib.suppress(LookupError):  # its begin may be lost
+                    around = ancestors(trace, found.span, more)
         except NotFoundError as exc:
             raise click.ClickException(str(exc)) from None
     if as_json:
-        print_json(found)
+        click.echo(json.dumps(found.as_dict() | _ancestry(around), indent=2, default=repr))
     else:
-        _print(found, clock, path=path)
+        _print(found, clock, around, path=path)
 
 
-def _print(found: Why, clock: Clock, *, path: bool) -> None:
+def _ancestry(around: Ancestry | None) -> dict[str, Any]:
+    return {} if around is None else around.as_dict()
+
+
+def _print(found: Why, clock: Clock, around: Ancestry | None, *, path: bool) -> None:
     from tracesvc.cli.tables import make_console
 
     console = make_console()
@@ -87,6 +111,8 @@ def _print(found: Why, clock: Clock, *, path: bool) -> None:
         say(console, f"{rank} of {found.count:,} spans {found.name}")
     if found.attributes:
         say(console, " ".join(f"{key}={value}" for key, value in found.attributes.items()))
+    if around is not None:
+        _around(console, around)
     say(console, "")
     _groups(console, found.groups, max(1, found.duration), 0)
     for time, task, one in found.cancelled[:MOST]:
@@ -95,6 +121,20 @@ def _print(found: Why, clock: Clock, *, path: bool) -> None:
         say(console, "")
         _path(console, found, clock)
     gaps(console, found.gaps, f"{duration(found.unknown)} of it are not explained")
+
+
+def _around(console: Console, around: Ancestry) -> None:
+    """The spans that it is a part of."""
+    for one in around.ancestors:
+        took = "not ended" if one.duration is None else f"took {duration(one.duration)}"
+        before = f"{duration(abs(one.before))} {'before' if one.before >= 0 else 'behind'} it"
+        if one.uncertainty != 0:
+            before += f" ({within(one.uncertainty)})"
+        where = f" in {one.source}, session {one.session}" if one.elsewhere else ""
+        say(console, f"part of {one.name} ({one.span}){where}: begun {before}, {took}")
+    if around.missing is not None:
+        text = f"part of a span of another program, {around.missing}"
+        say(console, f"{text}: its trace is to be given by --with")
 
 
 def _groups(console: Console, groups: list[Group], whole: int, depth: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tracesvc.model.words import clock, duration, moment
 
-__all__ = ["amount", "clock", "duration", "moment", "size"]
+__all__ = ["amount", "clock", "duration", "moment", "size", "within"]
 
 
 def size(count: int) -> str:
@@ -17,6 +17,11 @@ def size(count: int) -> str:
             )
         value /= 1024
     return f"{value:,.1f} TiB"
+
+
+def within(ns: int | None) -> str:
+    """How uncertain something is: ``± 120 µs``; ``?`` where nothing bounds it."""
+    return "?" if ns is None else f"± {duration(ns)}"
 
 
 def amount(value: float) -> str:

@@ -113,9 +113,10 @@ class _Writer:
             name = str(source.get("name", "trio"))
             self._out(proto.process_track(_PROCESS_TRACK, self._pid, name))
             if not chunk.generations and self._replay.wall is not None:
-                self._out(proto.clock_snapshot(*self._replay.wall))
+                self._out(proto.clock_snapshot(*self._replay.pair(*self._replay.wall)))
         for generation in chunk.generations:
-            self._out(proto.clock_snapshot(generation.monotonic, generation.wall))
+            moment = self._replay.pair(generation.monotonic, generation.wall)
+            self._out(proto.clock_snapshot(*moment))
         self._tracks(chunk)
         self._states(chunk)
         self._pairs(chunk)

@@ -100,7 +100,7 @@ def export(
         raise ValueError(f"out must be a path: {to} is a directory of files")
     trace = source if isinstance(source, Trace) else read(source)
     try:
-        what: Any = trace if chosen.plain else Replay(trace)
+        what: Any = trace if chosen.plain else Replay(trace, place=_axis_of(trace))
         module = importlib.import_module(f"tracesvc.export.{chosen.module}")
         write: Callable[[Any, Any], Exported] = getattr(module, chosen.function)
         if not isinstance(out, str | os.PathLike):
@@ -114,6 +114,19 @@ def export(
     finally:
         if trace is not source:
             trace.close()
+
+
+def _axis_of(trace: Trace) -> Callable[[int], int] | None:
+    """Turns times of a trace into those of the service that it was pushed to; None: nothing tells, or it is a pipe."""
+    from tracesvc.model.axis import Axis
+    from tracesvc.model.timebase import timebase_of
+
+    try:
+        trace.rewind()
+    except (OSError, AttributeError):
+        return None
+    base = timebase_of(trace)
+    return Axis.of([base]).placed[0].time if base.exchanges else None
 
 
 def _to_file(what: Any, path: Path, write: Callable[[Any, Any], Exported]) -> Exported:

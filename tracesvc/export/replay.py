@@ -6,7 +6,7 @@ Memory goes with the chunk, the live tasks and the names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,7 +67,14 @@ class Chunk:
 class Replay:
     """Reads a trace from front to back, once: iterate over `chunks`."""
 
-    def __init__(self, source: Source | Trace, *, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        source: Source | Trace,
+        *,
+        chunk: int = CHUNK,
+        place: Callable[[int], int] | None = None,
+    ) -> None:
+        """``place``: turns times of the trace into ns since the epoch; None: by the clocks at its start."""
         self.trace = source if isinstance(source, Trace) else read(source)
         self.procs: dict[int, ProcInfo] = {}
         """what has been heard of so far"""
@@ -80,7 +87,7 @@ class Replay:
         self.wall: tuple[int, int] | None = None
         """a moment by both clocks: (monotonic, wall), ns"""
         self.events = 0
-        self._chunk = chunk
+        self._chunk, self._place = chunk, place
         self._builder = self.trace.builder()
         self._pending: set[int] = set()
         self._last: dict[int, int] = {}
@@ -105,7 +112,13 @@ class Replay:
 
     def at(self, time: int) -> int:
         """Time of day of a time in the trace, both in ns; the same, where the trace does not tell."""
+        if self._place is not None:
+            return self._place(time)
         return time if self.wall is None else self.wall[1] + time - self.wall[0]
+
+    def pair(self, time: int, wall: int) -> tuple[int, int]:
+        """A moment by both clocks; ``wall`` is what the trace says itself."""
+        return time, wall if self._place is None else self._place(time)
 
     def chunks(self) -> Iterator[Chunk]:
         """Everything, in stored order.

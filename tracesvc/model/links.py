@@ -24,6 +24,8 @@ class SpanAt(NamedTuple):
     name: str
     begin: int
     """ns by the clock of the session"""
+    within: int = 0
+    """its parent in the same session; 0: none"""
 
 
 class Link(NamedTuple):
@@ -56,7 +58,7 @@ def spans_of(trace: Trace) -> Iterator[tuple[SpanAt, Mapping[str, Any] | None]]:
                 yield from found
             case Snapshot(spans=rows) if late and rows:
                 for row in rows:
-                    at = SpanAt(session, row.span, trace.text(row.name), row.since)
+                    at = SpanAt(session, row.span, trace.text(row.name), row.since, row.parent)
                     yield at, row.attributes
             case Batch():
                 late = False
@@ -67,7 +69,7 @@ def _begun(
 ) -> Iterator[tuple[SpanAt, Mapping[str, Any] | None]]:
     for number, time, fields in batch.records(trace.text, trace.stack):
         if number == SpanBegin.number:
-            yield SpanAt(session, fields[0], fields[3], time), fields[4]
+            yield SpanAt(session, fields[0], fields[3], time, fields[1]), fields[4]
 
 
 def find_links(traces: Sequence[Trace]) -> list[Link]:

@@ -1,8 +1,8 @@
 """`merge`: several traces as one, on one clock.
 
 Every id (of procs, tasks, nurseries, spans, regions, objects) is made unique: that of trace i of n becomes
-``id * n + i``.  Clocks are brought together by the time of day that each trace began at; of one machine they are the
-same already.
+``id * n + i``.  Clocks are brought together on one axis (`tracesvc.model.axis`): that of a service that their programs
+pushed to, or, where they did not, the time of day.
 The result is one session in one generation; what is missing in a trace stays missing.  It has an end mark if all have.
 """
 
@@ -12,7 +12,7 @@ import heapq
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from tracesvc.format import (
     End,
@@ -22,14 +22,13 @@ from tracesvc.format import (
     SessionWriter,
     Snapshot,
 )
+from tracesvc.model.axis import Axis
 from tracesvc.model.choice import Choice
-from tracesvc.model.reader import Source
+from tracesvc.model.links import Link, find_links
+from tracesvc.model.reader import Source, read
 from tracesvc.rewrite.merge_input import Account, Input
 
 __all__ = ["Merged", "merge"]
-
-SAME_CLOCK: Final = 1_000_000_000
-"""ns: clocks that are apart by less are taken for one, if the host is the same"""
 
 
 @dataclass(slots=True)
@@ -37,6 +36,8 @@ class Merged:
     """What was written."""
 
     traces: int
+    axis: Axis
+    """where each of them is, in the order that they were given in"""
     events: int = 0
     lost: int = 0
 
@@ -54,32 +55,38 @@ def merge(sources: Sequence[Source], out: Callable[[bytes], Any]) -> Merged:
     """
     if not sources:
         raise ValueError("sources must have at least one trace")
-    return _Merger([Input(source, i, len(sources)) for i, source in enumerate(sources)], out).run()
+    inputs = [Input(source, i, len(sources)) for i, source in enumerate(sources)]
+    traces = [read(source) for source in sources] if len(sources) > 1 else []
+    try:
+        links = find_links(traces)
+    finally:
+        for trace in traces:
+            trace.close()
+    return _Merger(inputs, links, out).run()
 
 
 class _Merger:
-    def __init__(self, inputs: list[Input], out: Callable[[bytes], Any]) -> None:
+    def __init__(self, inputs: list[Input], links: list[Link], out: Callable[[bytes], Any]) -> None:
         self._inputs, self._out = inputs, out
         self._writer = SessionWriter()
-        self._done = Merged(len(inputs))
+        self._axis = Axis.of([one.base for one in inputs], links)
+        self._done = Merged(len(inputs), self._axis)
         self._newest = 0
 
     def run(self) -> Merged:
         first = self._inputs[0]
-        for one in self._inputs[1:]:
-            one.shift = _shift(first, one)
+        # The times of the first one stay what they were, if only about.
+        origin = self._axis.placed[0].time(first.begin or 0) - (first.begin or 0)
+        for one, placed in zip(self._inputs, self._axis.placed, strict=True):
+            one.place, one.shift = placed.time, -origin
         # A trace that began before the first one must not come to negative times.
-        begin = min(one.begin + one.shift for one in self._inputs if one.begin is not None)
+        begin = min(one.at(one.begin) for one in self._inputs if one.begin is not None)
         for one in self._inputs:
             one.shift += max(0, -begin)
         begin = self._newest = max(0, begin)
         session = str(uuid.uuid5(uuid.NAMESPACE_OID, " ".join(one.session for one in self._inputs)))
         late = any(one.late for one in self._inputs)
-        wall = (
-            0
-            if first.clock is None
-            else max(0, first.clock[1] + begin - first.clock[0] - first.shift)
-        )
+        wall = 0 if first.clock is None else max(0, begin - first.shift)
         self._write(
             [self._writer.header(Header(session, self._about(), begin, wall, self._options()))]
         )
@@ -127,6 +134,11 @@ class _Merger:
             said["spans"] = list(dict.fromkeys(s for c in choices for s in c.spans or ()))
         if any(choice.redacted for choice in choices):
             said["redacted"] = True
+        said["clocks"] = [
+            {"session": placed.session, "by": str(placed.method), "uncertainty": at.uncertainty}
+            for placed in self._axis.placed
+            for at in (placed.at(placed.base.end),)
+        ]
         return said
 
     def _rows(self, *, live: bool) -> list[ProcRow]:
@@ -167,7 +179,7 @@ class _Merger:
             if before is not None and row.first >= before:
                 return
             account.told += 1
-            start, end = row.start + one.shift, max(row.start, row.end) + one.shift
+            start, end = one.at(row.start), one.at(max(row.start, row.end))
             moved = row._replace(proc=one.proc(row.proc), start=start, end=end)
             self._write(self._writer.losses([moved]))
             self._newest = max(self._newest, end)
@@ -176,14 +188,3 @@ class _Merger:
 
 def _when(batch: tuple[int, int, int, int, list[Any]]) -> tuple[int, int]:
     return batch[0], batch[1]
-
-
-def _shift(first: Input, other: Input) -> int:
-    """ns between the clocks of two traces."""
-    if first.clock is None or other.clock is None:
-        return 0
-    apart = (other.clock[1] - other.clock[0]) - (first.clock[1] - first.clock[0])
-    hosts = [
-        one.header.source.get("host") if one.header is not None else None for one in (first, other)
-    ]
-    return 0 if hosts[0] == hosts[1] and abs(apart) < SAME_CLOCK else apart

@@ -21,6 +21,7 @@ from tracesvc.format import (
 )
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.model.reader import Source, read
+from tracesvc.model.timebase import Timebase
 
 __all__ = ["Account", "Input"]
 
@@ -59,8 +60,13 @@ class Input:
 
     def __init__(self, source: Source, index: int, count: int) -> None:
         self._source, self._index, self._count = source, index, count
+        self.base = Timebase()
+        self.place: Callable[[int], int] = _as_it_is
+        """a time on the common axis"""
         self.shift = 0
-        """ns to add to its times"""
+        """ns to add to that, in the trace that is made"""
+        self._newest: dict[int, int] = {}
+        """proc -> the last of its times"""
         self.header: Header | None = None
         self.session = ""
         self.accounts: dict[int, Account] = {}
@@ -70,6 +76,10 @@ class Input:
         self.snapshots: list[tuple[Snapshot, dict[int, str]]] = []
         """of the first generation, where it is not the session's; and their names"""
         self._survey()
+
+    def at(self, time: int) -> int:
+        """A time of this trace, in the one that is made."""
+        return self.place(time) + self.shift
 
     def id(self, number: int) -> int:
         """Unique among all traces; 0 stays 0."""
@@ -89,6 +99,7 @@ class Input:
             for item in trace.items():
                 if isinstance(item, Damage):
                     continue
+                self.base.note(item.record)
                 match item.record:
                     case Header() as header:
                         self.header = header
@@ -189,11 +200,12 @@ class Input:
                 except FormatError:
                     continue
                 # heapq wants what it merges to be in order: a batch may be older than the one before.
-                last = max(last, batch.t0 + self.shift)
-                yield last, self._index, batch.proc, batch.first, self._flat(records)
+                last = max(last, self.at(batch.t0))
+                yield last, self._index, batch.proc, batch.first, self._flat(batch.proc, records)
 
-    def _flat(self, records: list[tuple[int, int, tuple[Any, ...]]]) -> list[Any]:
+    def _flat(self, proc: int, records: list[tuple[int, int, tuple[Any, ...]]]) -> list[Any]:
         flat: list[Any] = []
+        newest = self._newest.get(proc, 0)
         for number, time, fields in records:
             values = list(fields)
             roles = _ROLES.get(number, ())
@@ -201,7 +213,10 @@ class Input:
                 if role in _IDS or (role == "object" and values[i - 1] not in _FD):
                     values[i] = self.id(values[i])
             rest = [*values[:2], tuple(values[2:])] if len(values) > 3 else [*values, 0, 0, 0][:3]
-            flat += [number, time + self.shift, *rest]
+            # Where a clock was set back between two exchanges, time stands still instead.
+            newest = max(newest, self.at(time))
+            flat += [number, newest, *rest]
+        self._newest[proc] = newest
         return flat
 
     def parts(self, intern: Callable[[str], int]) -> Iterator[Snapshot]:
@@ -219,7 +234,7 @@ class Input:
                     name(r.name),
                     name(r.entry),
                     r.state,
-                    r.since + self.shift,
+                    self.at(r.since),
                     r.reason,
                     r.object if r.reason in _FD else self.id(r.object),
                 )
@@ -230,7 +245,7 @@ class Input:
                     self.id(r.span),
                     self.id(r.parent),
                     self.id(r.task),
-                    r.since + self.shift,
+                    self.at(r.since),
                     name(r.name),
                     r.attributes,
                 )
@@ -240,7 +255,7 @@ class Input:
                 RegionRow(
                     self.id(r.region),
                     self.id(r.task),
-                    r.since + self.shift,
+                    self.at(r.since),
                     name(r.name),
                     r.attributes,
                 )
@@ -249,6 +264,10 @@ class Input:
             yield Snapshot(
                 self.proc(part.proc), part.seq, part.part, part.parts, tasks, spans, regions
             )
+
+
+def _as_it_is(time: int) -> int:
+    return time
 
 
 def _described(batch: Batch, text: Callable[[int], str]) -> ProcRow:

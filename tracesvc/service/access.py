@@ -51,11 +51,14 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 OPEN: Final = None
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]+)")
 _SOURCE: Final = re.compile(r"/v1/sources/([^/]+)/")
+_OTHERS: Final = ("before", "with", "session")
+"""parameters that name sessions"""
 _READS: Final = ("GET", "HEAD")
 RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], Right | None], ...]] = (
     (("POST",), re.compile(r"/v1/sessions/[^/]+/frames"), Right.INGEST),
     (_READS, re.compile(r"/v1/sessions(/.*)?"), Right.READ),
     (_READS, re.compile(r"/v1/clock"), Right.INGEST),
+    (_READS, re.compile(r"/v1/fleet"), Right.READ),
     (_READS, re.compile(r"/v1/sources"), Right.READ),
     (_READS, re.compile(r"/v1/sources/[^/]+/agent"), Right.INGEST),
     (("POST",), re.compile(r"/v1/agents/[^/]+"), Right.INGEST),
@@ -164,7 +167,8 @@ class AccessControl:
             raise ProblemError(403, "scope-missing", f"that takes a token with the scope {right}")
         if access.prefix:
             await self._within(access, path, right)
-            for other in QueryParams(scope["query_string"]).getlist("before"):
+            query = QueryParams(scope["query_string"])
+            for other in [o for name in _OTHERS for o in query.getlist(name)]:
                 await self._demand_session(access, other, new=False)
 
     async def _within(self, access: Access, path: str, right: Right) -> None:

@@ -22,7 +22,7 @@ from tracesvc.service.limits import Limits
 from tracesvc.service.openapi import description
 from tracesvc.service.page import page
 from tracesvc.service.problems import Guard, handlers
-from tracesvc.service.questions import question_routes
+from tracesvc.service.questions import fleet, question_routes
 from tracesvc.service.relay import Relays
 from tracesvc.service.timeline import Indexes, picture_routes
 from tracesvc.sinks.flight import FlightRecorder
@@ -64,6 +64,7 @@ def make_app(
             *picture_routes("/v1/sessions/{session}"),
             Route("/v1/sessions/{session}/export/{format}", export),
             Route("/v1/clock", clock),
+            Route("/v1/fleet", fleet),
             Route("/v1/sources", commands.sources),
             Route("/v1/sources/{source}/agent", commands.listen),
             Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),

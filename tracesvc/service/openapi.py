@@ -22,6 +22,7 @@ _INTEGER: Final = {"type": "integer", "minimum": 0, "maximum": 1 << 62}
 _TIME: Final = {"type": "string", "description": "time of day, +1.5s from the beginning, or ns"}
 _DURATION: Final = {"type": "string", "examples": ["10ms", "1.5s"]}
 _TEXT: Final = {"type": "string"}
+_SESSIONS: Final = {"type": "array", "items": {"type": "string", "format": "uuid"}}
 _BOOLEAN: Final = {"type": "string", "enum": ["true", "false", "1", "0", ""]}
 
 
@@ -127,7 +128,7 @@ OPERATIONS: Final = (
         "GET",
         f"{_S}/why",
         "The critical path of a span, or of a window.",
-        {"span": _TEXT, "from": _TIME, "to": _TIME, "task": _whole(1)},
+        {"span": _TEXT, "from": _TIME, "to": _TIME, "task": _whole(1), "with": _SESSIONS},
         problems=_ASKED,
     ),
     Operation(
@@ -233,6 +234,14 @@ OPERATIONS: Final = (
         "All tasks that live at a time, in columns.",
         {"at": _INTEGER},
         answers=_PICTURE,
+        problems=_ASKED,
+    ),
+    Operation(
+        "GET",
+        "/v1/fleet",
+        "Sessions of several programs on one axis of time.",
+        {"session": _SESSIONS},
+        required=("session",),
         problems=_ASKED,
     ),
     Operation("GET", "/v1/clock", "The service's clock; the header tracesvc-clock tells it too."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -18,12 +19,14 @@ from tracesvc.store import Store, session_name
 if TYPE_CHECKING:
     from tracesvc.model import Trace
 
-__all__ = ["question_routes"]
+__all__ = ["fleet", "question_routes"]
 
 Ask: TypeAlias = "Callable[[Trace], Any]"
 """asks a trace, in a thread; gives an answer of `tracesvc.analysis`"""
 
 KINDS: Final = ("span", "region", "task", "step", "queue", "wait")
+MOST_SESSIONS: Final = 20
+"""that one question may be about"""
 LONGEST: Final = 1000
 """of a list that has no natural end"""
 
@@ -162,6 +165,72 @@ async def _diff(request: Request) -> Response:
     return await answers.json(request, key, work)
 
 
+async def _why_with(request: Request) -> Response:
+    """``GET .../why?span=...&with=SESSION``: the spans around it, too, in those sessions as well."""
+    names = request.query_params.getlist("with")
+    if not names:
+        return await _question(_why, request)
+    if "from" in request.query_params:
+        raise ProblemError(400, "bad-parameter", "with goes with a span")
+    ask = _why(request)
+    stored = await _stored(request, request.path_params["session"])
+    others = await _sessions(request, names)
+
+    def work() -> bytes:
+        from tracesvc.analysis import ancestors
+
+        with ExitStack() as stack:
+            trace = stack.enter_context(opened(stored))
+            more = [stack.enter_context(opened(other)) for other in others]
+            found = _readable(ask, trace)
+            around: dict[str, Any] = {}
+            with suppress(LookupError):  # its begin may be lost
+                around = _readable(lambda one: ancestors(one, found.span, more), trace).as_dict()
+            return as_json(_Both(found.as_dict() | around))
+
+    answers: Answers = request.app.state.answers
+    sizes = tuple(one.info.bytes for one in (stored, *others))
+    return await answers.json(request, (request.url.path, request.url.query, sizes), work)
+
+
+async def fleet(request: Request) -> Response:
+    """``GET /v1/fleet?session=A&session=B``: sessions on one axis of time."""
+    sessions = await _sessions(request, request.query_params.getlist("session"))
+    if not sessions:
+        raise ProblemError(400, "bad-parameter", "session is one that is to be on the axis")
+
+    def work() -> bytes:
+        from tracesvc.analysis import fleet
+        from tracesvc.format import FormatError
+
+        with ExitStack() as stack:
+            try:
+                return as_json(fleet([stack.enter_context(opened(one)) for one in sessions]))
+            except FormatError as exc:
+                raise ProblemError(500, "unreadable", str(exc)) from None
+
+    answers: Answers = request.app.state.answers
+    sizes = tuple(one.info.bytes for one in sessions)
+    return await answers.json(request, (request.url.path, request.url.query, sizes), work)
+
+
+class _Both:
+    """An answer made of two."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self._content = content
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._content
+
+
+async def _sessions(request: Request, names: list[str]) -> list[Stored]:
+    if len(names) > MOST_SESSIONS or len(set(names)) < len(names):
+        why = f"at most {MOST_SESSIONS} sessions, each once"
+        raise ProblemError(400, "bad-parameter", why)
+    return [await _stored(request, session_name(name)) for name in names]
+
+
 async def _stored(request: Request, name: str) -> Stored:
     store: Store = request.app.state.store
     return Stored(await store.info(name), await store.path(name))
@@ -190,4 +259,4 @@ def _time(trace: Trace, name: str, text: str | None) -> int | None:
 def question_routes(at: str) -> list[Route]:
     """Routes below the path of a session."""
     routes = [Route(f"{at}/{name}", partial(_question, ask)) for name, ask in QUESTIONS.items()]
-    return [*routes, Route(f"{at}/diff", _diff)]
+    return [Route(f"{at}/why", _why_with), *routes, Route(f"{at}/diff", _diff)]
