@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracesvc.control.errors import ControlError
     from tracesvc.control.install import install
     from tracesvc.model.reader import Trace, read
-    from tracesvc.recorder.propagation import traceparent
+    from tracesvc.recorder.propagation import trace_headers, traceparent
     from tracesvc.sinks import triggers
     from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
@@ -51,12 +51,14 @@ __all__ = [
     "read",
     "region",
     "span",
+    "trace_headers",
     "traceparent",
     "triggers",
     "watch",
 ]
 
 _LATER = {
+    "trace_headers": "tracesvc.recorder.propagation",
     "traceparent": "tracesvc.recorder.propagation",
     "ControlError": "tracesvc.control.errors",
     "FlightRecorder": "tracesvc.sinks.flight",

@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,18 @@ from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
 from tracesvc.export.wire import varint
 from tracesvc.export.words import LEVELS, STATES, cause_of, lost_text, reason_of
-from tracesvc.format.tracecontext import ATTRIBUTE, Parent, parse, span_number, trace_number
+from tracesvc.format.tracecontext import (
+    ATTRIBUTE,
+    RANDOM,
+    SAMPLED,
+    STATE_ATTRIBUTE,
+    Parent,
+    flags_of,
+    parse,
+    span_number,
+    state_of,
+    trace_number,
+)
 from tracesvc.model.states import State
 
 __all__ = ["write"]
@@ -35,6 +46,9 @@ MAX_EVENTS: Final = 128
 """logs of one span that go with it; how many more there were is told"""
 MAX_ROOTS: Final = 100_000
 _INTERNAL: Final = 1
+_HAS_REMOTE: Final = 0x100
+"""flag of OpenTelemetry's: the next one says whether the parent is in another program"""
+_IS_REMOTE: Final = 0x200
 
 
 def write(replay: Replay, out: Callable[[bytes], Any]) -> Exported:
@@ -73,8 +87,8 @@ class _Writer:
         self._roots: dict[int, int] = {}
         """span -> the first of its ancestors, of the latest spans: a child may outlive its parent"""
 
-        self._remote: dict[int, Parent] = {}
-        """span -> its parent in another program"""
+        self._remote: dict[int, tuple[Parent, str, int]] = {}
+        """span -> its parent in another program, the ``tracestate`` that came with it, and the flags of the trace"""
 
     def chunk(self, chunk: Chunk) -> None:
         """What ends in a chunk, as far as its task's state at that moment has ended too."""
@@ -83,9 +97,12 @@ class _Writer:
             parent = self._spans.get(piece.parent)
             root = parent.root if parent is not None else piece.parent or piece.id
             root = self._roots.get(piece.parent, root)
-            remote = parse((piece.attributes or {}).get(ATTRIBUTE))
+            given = piece.attributes or {}
+            remote = parse(given.get(ATTRIBUTE))
             if remote is not None:  # a trace that began in another program goes on here
-                root, self._remote[piece.id] = piece.id, remote
+                state = state_of(given.get(STATE_ATTRIBUTE)) or ""
+                flags = SAMPLED | flags_of(given[ATTRIBUTE]) & RANDOM
+                root, self._remote[piece.id] = piece.id, (remote, state, flags)
             self._roots[piece.id] = root
             if len(self._roots) > MAX_ROOTS:
                 oldest = next(iter(self._roots))
@@ -185,13 +202,15 @@ class _Writer:
         end = self._replay.ended if piece.end is None else piece.end
         parent = span_number(self._known_session, piece.parent) if piece.parent else b""
         trace, remote = trace_number(self._known_session, span.root), self._remote.get(span.root)
+        state, flags = "", SAMPLED | RANDOM
         if remote is not None:
-            trace = remote.trace
+            (trace, remote_span), state, flags = remote
             if span.root == piece.id:
-                parent = remote.span
+                parent, flags = remote_span, flags | _IS_REMOTE
+        context = _Context(state, flags | _HAS_REMOTE)
         ids = trace, span_number(self._known_session, piece.id), parent
         times = self._wall(piece.begin), self._wall(max(end, piece.begin))
-        self._put(_span(*ids, piece.name, *times, more, span.logs, span.dropped))
+        self._put(_span(*ids, piece.name, *times, more, span.logs, span.dropped, context))
 
     def _put(self, span: bytes) -> None:
         self._done.append(bytes_field(2, span))
@@ -229,6 +248,19 @@ def _fixed(number: int, value: int) -> bytes:
     return varint(number << 3 | 1) + struct.pack("<Q", value & (1 << 64) - 1)
 
 
+def _fixed32(number: int, value: int) -> bytes:
+    return varint(number << 3 | 5) + struct.pack("<I", value)
+
+
+class _Context(NamedTuple):
+    """What a span says of its trace, beside the numbers."""
+
+    state: str
+    """``tracestate``"""
+    flags: int
+    """those of the W3C, and what OpenTelemetry adds"""
+
+
 def _span(
     trace: bytes,
     number: bytes,
@@ -239,13 +271,17 @@ def _span(
     attributes: Mapping[str, Any],
     logs: list[bytes],
     dropped: int = 0,
+    context: _Context | None = None,
 ) -> bytes:
     ids = bytes_field(1, trace) + bytes_field(2, number)
+    if context is not None and context.state:
+        ids += text_field(3, context.state)
     if parent:
         ids += bytes_field(4, parent)
     body = ids + text_field(5, name) + int_field(6, _INTERNAL) + _fixed(7, begin) + _fixed(8, end)
     body += _attributes(9, attributes) + b"".join(bytes_field(11, log) for log in logs)
-    return body + (int_field(12, dropped) if dropped else b"")
+    body += int_field(12, dropped) if dropped else b""
+    return body if context is None else body + _fixed32(16, context.flags)
 
 
 def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
