@@ -14,6 +14,7 @@ NAMES: Final = (
     "reader",
     "analysis",
     "ingest",
+    "clocks",
     "startup",
     "governor",
     "exports",

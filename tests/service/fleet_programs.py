@@ -46,11 +46,19 @@ async def ask(url, before):
         async with trio.open_nursery() as nursery:
             with tracesvc.span("order"):
                 process = await nursery.start(start, command)
-                assert await process.stdout.receive_some() == b"ready\n"
+                assert await line(process.stdout) == b"ready\n"
                 with tracesvc.span("ask"):
                     await process.stdin.send_all(tracesvc.traceparent().encode() + b"\n")
-                    assert await process.stdout.receive_some() == b"done\n"
+                    assert await line(process.stdout) == b"done\n"
             await process.stdin.aclose()
+
+
+async def line(stream):
+    """One line, or what there is of it at the end."""
+    data = b""
+    while not data.endswith(b"\n") and (part := await stream.receive_some()):
+        data += part
+    return data
 
 
 async def start(command, task_status):

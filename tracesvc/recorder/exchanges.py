@@ -16,7 +16,7 @@ __all__ = ["AGAIN", "Exchanges", "exchanges"]
 
 KEPT: Final = 64
 """what comes quicker than a stream tells of it pushes out the oldest"""
-AGAIN: Final = 4
+AGAIN: Final = 2
 """of the last ones, that every generation tells, for it decodes alone"""
 
 

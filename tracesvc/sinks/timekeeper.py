@@ -71,10 +71,10 @@ class Timekeeper:
         told = _parse(answer.headers.get(HEADER, ""))
         if told is not None and sent:
             clock, arrived, answered, wall = told
-            self._note(Exchange(sent, arrived, answered, received, wall, clock))
+            self.note(Exchange(sent, arrived, answered, received, wall, clock))
         return answer
 
-    def _note(self, exchange: Exchange) -> None:
+    def note(self, exchange: Exchange) -> None:
         """Tell of it, if that makes the difference of the clocks more certain."""
         last = self._last
         if not exchange.possible():
