@@ -21,19 +21,27 @@ class SimulatedClock:
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(true time, ns by which it is stepped then)"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._reads = [self.offset * MILLION]
         for (a, rate), (b, _) in zip(self.rates, self.rates[1:], strict=False):
             self._reads.append(self._reads[-1] + (b - a) * (MILLION + rate))
 
-    def at(self, true):
+    def at(self, true: int) -> int:
         i = bisect_right([time for time, _ in self.rates], true) - 1
         since, rate = self.rates[i]
         ran = (self._reads[i] + (true - since) * (MILLION + rate)) // MILLION
         return ran + sum(by for time, by in self.steps if time <= true)
 
 
-def exchange(ours, theirs, sent, forth, busy, back, wall=0):
+def exchange(
+    ours: SimulatedClock,
+    theirs: SimulatedClock,
+    sent: int,
+    forth: int,
+    busy: int,
+    back: int,
+    wall: int = 0,
+) -> Exchange:
     """What both ends see of a request that leaves at the true time ``sent``."""
     arrived = sent + forth
     answered = arrived + busy
