@@ -191,11 +191,41 @@ def test_all_that_reads_a_file_reads_a_session(served, tmp_path):
         == run("tail", path).stdout
     )
     assert run("summary", f"{served.url}/{SESSION}").stdout == run("summary", path).stdout
+    assert run("verify", f"{served.url}/{SESSION}").stdout == run("verify", path).stdout
     (listed,) = json.loads(run("ls", "--json", served.url).stdout)
     assert (listed["trace"], listed["events"], listed["state"]) == (SESSION, 9, "ended")
     unknown = "00000000-0000-4000-8000-000000000000"
     assert "tracesvc: " in failed(run("tail", f"{served.url}/{unknown}"), 1)
     assert "tracesvc: " in failed(run("summary", f"{served.url}/{unknown}"), 1)
+
+
+def test_a_session_that_a_service_has_is_proved_right_or_wrong(served, tmp_path):
+    data = small().end(10_000).data
+    served.push(SESSION, data)
+    assert run("verify", f"{served.url}/{SESSION}").returncode == 0
+    served.stop()
+    (segment,) = (tmp_path / "data" / "sessions" / SESSION).glob("*.trace")
+    segment.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    again = Served(tmp_path / "data")
+    try:
+        done = run("verify", f"{again.url}/{SESSION}")
+        assert done.returncode == 1
+        assert "violation" in done.stdout
+        assert "no session" in failed(run("verify", f"{again.url}/{SESSION[:-1]}0"), 1)
+    finally:
+        again.stop()
+
+
+def test_a_session_of_a_service_is_deleted_only_once_it_is_over_and_named(served):
+    served.push(SESSION, small().data)
+    assert "is live" in failed(run("rm", f"{served.url}/{SESSION}"), 1)
+    served.push(SESSION, small().end(10_000).data)
+    assert "name the session" in failed(run("rm", served.url), 2)
+    assert "is no URL" in failed(run("rm", SESSION), 2)
+    done = run("rm", f"{served.url}/{SESSION}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert json.loads(run("ls", "--json", served.url).stdout) == []
+    assert "there is no session" in failed(run("rm", f"{served.url}/{SESSION}"), 1)
 
 
 def test_a_service_without_sessions(served):

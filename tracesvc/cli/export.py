@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -34,6 +32,7 @@ def command(source: str, to: str, output: str | None, push: str | None, as_json:
 
     What is missing in the trace is shown in the way that the format has, and told at the end.
     """
+    from tracesvc.cli.sources import streamed
     from tracesvc.export import export
 
     chosen = FORMATS[to]
@@ -41,7 +40,7 @@ def command(source: str, to: str, output: str | None, push: str | None, as_json:
         raise click.UsageError("--push goes with --to otlp, and without --output")
     if chosen.directory and output == "-":
         raise click.UsageError(f"{to} is a directory of files: give it a path with --output")
-    with _opened(source) as file:
+    with streamed(source) as file:
         if push is not None:
             from tracesvc.export.otlp_push import Push
 
@@ -73,18 +72,3 @@ def _tell(done: Exported, where: str, as_json: bool) -> None:
         click.echo(f"no place in this format: {left}", err=True)
     if done.lost:
         click.echo(f"lost: {done.lost:,} events are missing in the trace", err=True)
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[BinaryIO | Any]:
-    from tracesvc.cli.progress import watched
-    from tracesvc.cli.remote import Service, is_url, split
-
-    if not is_url(source):
-        with watched(source) as file:
-            yield file
-        return
-    url, session = split(source)
-    service = Service(url)
-    with service.opened(service.choose(session)) as file:
-        yield file

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "recover": "The trace in the black box of a program that died.",
     "verify": "Prove a trace right, or say where it is not.",
     "ls": "Traces in a directory, or sessions of a service.",
+    "rm": "Delete sessions that a service keeps.",
     "token": "Make, list and revoke the tokens of a service.",
     "view": "Traces in the browser.",
     "serve": "Collect, keep and stream the traces of many programs.",

@@ -87,6 +87,13 @@ class Service:
             results: list[dict[str, Any]] = answer.json()["results"]
             return results
 
+    def delete(self, session: str) -> None:
+        """Have a session that is over deleted."""
+        with _client() as client, _one_line(self.url):
+            answer = client.delete(f"{self.url}/v1/sessions/{quote(session, safe='')}")
+            if answer.status_code != 204:
+                _demand_success(answer, self.url)
+
     @contextmanager
     def opened(self, session: str) -> Iterator[BinaryIO]:
         """What is stored of a session now, as a file to read from front to back."""

@@ -20,18 +20,19 @@ SHOWN: Final = 50
 
 
 @click.command(name="verify", short_help="Prove a trace right, or say where it is not.")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("source", metavar="FILE|URL[/SESSION]")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
-def command(file: str, as_json: bool) -> None:
-    """Check the trace in FILE: frames, checksums, sequence numbers, the life of every task, the ledger.
+def command(source: str, as_json: bool) -> None:
+    """Check a trace: frames, checksums, sequence numbers, the life of every task, the ledger.
 
-    Exit code 0 only if all of it holds.
+    It is in FILE (or a directory with the segments of a session), or a service has it.  Exit code 0 only if all of it
+    holds.
     """
-    from tracesvc.cli.progress import watched
+    from tracesvc.cli.sources import streamed
     from tracesvc.model.verify import verify
 
-    with watched(file) as source:
-        report = verify(source)
+    with streamed(source) as file:
+        report = verify(file)
     if as_json:
         import json
 
