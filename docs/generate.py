@@ -28,7 +28,7 @@ from tracesvc.events import (
     WakeCause,
 )
 from tracesvc.model import states
-from tracesvc.model.schema import TABLES
+from tracesvc.model.schema import SESSIONS, TABLES
 
 __all__ = [
     "DIAGRAM",
@@ -168,13 +168,16 @@ What `tracesvc query` asks, and what columnar exports contain. Times are ns of t
 numbers of tasks, spans and regions are not used again within a process; 0 means none. `int` is a 64-bit integer,
 `float` a double.
 The SQL that the examples use is plain: it runs on any engine that has the tables.
+
+Where many sessions are asked at once ([History](history.md)), each table begins with two more columns, `session` and
+`source`, and there is a table `sessions`.
 """
 
 
 def tables_page() -> str:
     """The page of the tables."""
     parts = [TABLES_HEAD]
-    for name, columns in TABLES.items():
+    for name, columns in {**TABLES, "sessions": SESSIONS}.items():
         rows = ((_code(c.name), c.type, c.meaning) for c in columns)
         parts += [f"## {name}\n", _table(("column", "type", "meaning"), rows)]
     return "\n".join(parts)

@@ -60,6 +60,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "model/tables.py": ({"numpy"}, set()),
     "model/arrow.py": ({"numpy"}, {"pyarrow"}),
     "model/order.py": ({"numpy"}, set()),
+    "model/parquet.py": (set(), {"pyarrow"}),
     "analysis": ({"numpy"}, {"pyarrow", "duckdb"}),
     "export": ({"numpy"}, {"pyarrow", "httpx2"}),
     "plot": ({"numpy"}, {"resvg_py"}),

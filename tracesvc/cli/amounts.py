@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Final
 
 import click
 
-__all__ = ["BYTES", "SECONDS"]
+__all__ = ["BYTES", "MOMENT", "SECONDS"]
 
 
 class _Amount(click.ParamType[float]):
@@ -37,3 +39,28 @@ BYTES: Final = _Amount(
 SECONDS: Final = _Amount(
     "time", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}, "12h or 30d"
 )
+
+
+class _Moment(click.ParamType[int]):
+    """A point in time, or how long ago it was.  Gives ns since the epoch."""
+
+    name = "moment"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        try:
+            return int(datetime.fromisoformat(text).timestamp() * 1_000_000) * 1000
+        except ValueError:
+            pass
+        try:
+            ago = SECONDS.convert(text, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{text!r} is not like 12h or 30d (ago), or 2026-11-25T10:00", param, ctx)
+        return time.time_ns() - int(ago * 1e9)
+
+
+MOMENT: Final = _Moment()

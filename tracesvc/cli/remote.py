@@ -36,6 +36,8 @@ class Service:
 
     def __init__(self, url: str) -> None:
         self.url: Final = url.rstrip("/")
+        self._tables: Any = None
+        """a connection for many small requests"""
 
     def sessions(self, *, newest: bool = False, **query: str) -> list[dict[str, Any]]:
         """What the service knows of its sessions, the youngest first; all of them, or the ``newest`` only."""
@@ -93,6 +95,21 @@ class Service:
             answer = client.delete(f"{self.url}/v1/sessions/{quote(session, safe='')}")
             if answer.status_code != 204:
                 _demand_success(answer, self.url)
+
+    def table(self, session: str, table: str, crc32: int, start: int, n: int) -> bytes | None:
+        """Bytes of a table's file, if it is there still, and still the one with that checksum."""
+        path = f"{self.url}/v1/sessions/{quote(session, safe='')}/parquet/{table}"
+        wanted = {"range": f"bytes={start}-{start + n - 1}", "if-match": f'"{crc32:08x}"'}
+        if self._tables is None:
+            self._tables = _client()
+        with _one_line(self.url):
+            answer = self._tables.get(path, headers=wanted)
+            if answer.status_code in (404, 412):
+                return None
+            if answer.status_code != 206:
+                _demand_success(answer, self.url)
+            content: bytes = answer.content
+            return content
 
     @contextmanager
     def opened(self, session: str) -> Iterator[BinaryIO]:

@@ -29,11 +29,10 @@ def _claimed(data: Path) -> Iterator[None]:
     import os
 
     from tracesvc.store import StoreError
-    from tracesvc.store.files import claim
+    from tracesvc.store.root import claim
 
     try:
-        if not (data / "sessions").is_dir():
-            raise StoreError(f"{data} is no data directory of a service")  # noqa: TRY301
+        _demand_data(data)
         lock = claim(data)
         try:
             yield
@@ -129,6 +128,53 @@ def repair(data: Path, as_json: bool) -> None:
 
 @command.command()
 @DATA
+@click.option(
+    "--check", is_flag=True, help="Read the tables that are there, and make damaged ones again."
+)
+@click.option(
+    "--memory",
+    type=BYTES,
+    default="1G",
+    show_default=True,
+    help="What a session may take, at most.",
+)
+def compact(data: Path, check: bool, memory: float) -> None:
+    """Make tables of all sessions in DIR that are over, for SQL over many: `tracesvc query --data DIR`.
+
+    What a service does by itself (unless --no-compact).  Exit code 1 if some could not be made.
+    """
+    import trio
+
+    from tracesvc.store import Compact, FileStore
+
+    made, failed = 0, 0
+
+    def told(session: str, why: str | None) -> None:
+        nonlocal made, failed
+        if why is None:
+            made += 1
+        else:
+            failed += 1
+            click.echo(f"{session}: {why}", err=True)
+
+    async def work() -> None:
+        async with FileStore.open(data) as store:
+            compaction = store.compaction_of(Compact(memory=int(memory)))
+            for session in await compaction.look_over(check=check):
+                click.echo(f"{session}: its tables are missing or damaged", err=True)
+            await compaction.all(told)
+
+    _demand_data(data)
+    _demand_arrow()
+    with _one_line():
+        trio.run(work)
+    click.echo(f"{made:,} sessions compacted" + (f", {failed:,} not" if failed else ""))
+    if failed:
+        raise SystemExit(1)
+
+
+@command.command()
+@DATA
 @click.option("--keep", "age", type=SECONDS, metavar="TIME", help="Sessions younger than that.")
 @click.option(
     "--keep-bytes", "size", type=BYTES, metavar="BYTES", help="So much of each source, the newest."
@@ -140,7 +186,7 @@ def gc(data: Path, age: float | None, size: float | None) -> None:
     """
     import trio
 
-    from tracesvc.store import FileStore, Keep, StoreError
+    from tracesvc.store import FileStore, Keep
 
     if age is None and size is None:
         raise click.UsageError("say what to keep: --keep 30d, --keep-bytes 20G, or both")
@@ -151,10 +197,30 @@ def gc(data: Path, age: float | None, size: float | None) -> None:
             for name in await store.tidy():
                 click.echo(name)
 
+    _demand_data(data)
+    with _one_line():
+        trio.run(tidy)
+
+
+def _demand_data(data: Path) -> None:
     if not (data / "sessions").is_dir():
         raise click.ClickException(f"{data} is no data directory of a service")
+
+
+def _demand_arrow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise ImportError("tables need PyArrow: pip install 'tracesvc[analysis]'")
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Whatever is wrong with the store is one line."""
+    from tracesvc.store import StoreError
+
     try:
-        trio.run(tidy)
+        yield
     except* StoreError as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tracesvc.export.report import Exported
+from tracesvc.model.parquet import write_tables
 from tracesvc.model.reader import Trace
-from tracesvc.model.schema import TABLES
-from tracesvc.model.tables import Tables
 
 __all__ = ["write"]
-
-GROUP: Final = 1 << 17
-"""rows that are written together, at least"""
 
 
 def write(trace: Trace, directory: Path) -> Exported:
@@ -24,32 +19,15 @@ def write(trace: Trace, directory: Path) -> Exported:
     Raises:
       ImportError: PyArrow is not installed.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    about = {b"tracesvc": json.dumps(_about(trace), default=repr).encode()}
     try:
-        from pyarrow import parquet
-
-        from tracesvc.model.arrow import parts, schema_of
+        done = write_tables(trace, directory, about)
     except ImportError as exc:
         raise ImportError("Parquet needs PyArrow: pip install 'tracesvc[analysis]'") from exc
-    directory.mkdir(parents=True, exist_ok=True)
-    report, maker = Exported(), Tables(trace)
-    about = {b"tracesvc": json.dumps(_about(trace), default=repr).encode()}
-    with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(
-                parquet.ParquetWriter(
-                    directory / f"{name}.parquet",
-                    schema_of(name).with_metadata(about),
-                    compression="zstd",
-                )
-            )
-            for name in TABLES
-        }
-        for name, rows in parts(maker, GROUP):
-            files[name].write_table(rows)
-            report.written[name] += rows.num_rows
-    books = maker.replay.walk.books
-    report.events = report.written["events"]
-    report.lost = books.missing + sum(lost.events for lost in books.lost.values())
+    report = Exported()
+    report.written.update({name: rows for name, rows in done.rows.items() if rows})
+    report.events, report.lost = done.rows["events"], done.lost
     return report
 
 

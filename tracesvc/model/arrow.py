@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from tracesvc.model.tables import Data, Tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["parts", "schema_of"]
+__all__ = ["arrow_schema", "parts", "schema_of"]
 
 ROWS: Final = 1 << 20
 """rows that are handed on together, at least"""
@@ -21,9 +21,14 @@ ROWS: Final = 1 << 20
 
 def schema_of(table: str) -> pa.Schema:
     """Of one of `tracesvc.model.schema.TABLES`."""
+    return arrow_schema(TABLES[table])
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """Of a table with these columns."""
     import pyarrow as pa
 
-    return pa.schema([(column.name, _type(column)) for column in TABLES[table]])
+    return pa.schema([(column.name, _type(column)) for column in columns])
 
 
 def parts(maker: Tables, rows: int = ROWS) -> Iterator[tuple[str, pa.Table]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["TABLES", "Column"]
+__all__ = ["OF_SESSION", "SESSIONS", "TABLES", "Column"]
 
 
 class Column(NamedTuple):
@@ -207,3 +207,24 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     ),
 }
 """table -> its columns, in order"""
+
+OF_SESSION: Final = (
+    Column("session", "text", "UUID of the session"),
+    Column("source", "text", "what the program is called"),
+)
+"""where the tables of many sessions are one, each of them begins with these columns"""
+
+SESSIONS: Final = (
+    *OF_SESSION,
+    Column("host", "text", "NULL: the trace does not say"),
+    Column("pid", "int", "NULL likewise"),
+    Column("started", "int", "ns since the epoch; NULL: the beginning is damaged"),
+    Column("ended", "int", "of the last event, or the end mark; ns since the epoch; NULL likewise"),
+    Column("clock", "int", "`time + clock` is a time of this session in ns since the epoch"),
+    Column("bytes", "int", "of the trace"),
+    Column("events", "int", "that the trace has"),
+    Column("lost", "int", "events that are not in it, as far as it tells"),
+    Column("gaps", "int", "places where events are missing"),
+    Column("whole", "bool", "whether it has its end mark; else the program was killed"),
+)
+"""what there is of sessions themselves, beside `TABLES`: table ``sessions``"""

@@ -21,7 +21,7 @@ from tracesvc.service.tls import Certificate, CertificateError
 from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
 from tracesvc.sinks.delivery import open_tracer
 from tracesvc.sinks.flight import FlightRecorder
-from tracesvc.store import FileStore, Fleet, JetStreamStore, Store
+from tracesvc.store import Compact, FileStore, Fleet, JetStreamStore, Store
 
 __all__ = [
     "Certificate",
@@ -106,8 +106,11 @@ async def serve(
 
 def _store(config: Config) -> AbstractAsyncContextManager[Store]:
     """The store that the settings name."""
+    compact = None
+    if config.compact:
+        compact = Compact(memory=config.compact_memory, silent=config.compact_after)
     if not config.store:
-        return FileStore.open(config.data, keep=config.keep)
+        return FileStore.open(config.data, keep=config.keep, compact=compact)
     fleet = Fleet(
         config.store,
         bucket=config.bucket or None,
@@ -120,7 +123,8 @@ def _store(config: Config) -> AbstractAsyncContextManager[Store]:
         archive_after=config.archive_after,
         forget_after=config.forget_after,
     )
-    return JetStreamStore.open(fleet, config.data / "copies", keep=config.keep)
+    copies = config.data / "copies"
+    return JetStreamStore.open(fleet, copies, keep=config.keep, compact=compact)
 
 
 def _traced(flight: FlightRecorder | None) -> AbstractAsyncContextManager[Any]:

@@ -63,7 +63,6 @@ RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], Right | None], ...]] 
     (_READS, re.compile(r"/v1/sources/[^/]+/agent"), Right.INGEST),
     (("POST",), re.compile(r"/v1/agents/[^/]+"), Right.INGEST),
     (("POST",), re.compile(r"/v1/sources/[^/]+/commands"), Right.CONTROL),
-    (_READS, re.compile(r"/v1/query"), Right.READ),
     (_READS, re.compile(r"/metrics"), Right.READ),
     (_READS, re.compile(r"/healthz|/readyz|/openapi\.json|/v1/whoami"), OPEN),
     (("POST",), re.compile(r"/v1/(login|logout)"), OPEN),

@@ -21,6 +21,7 @@ from tracesvc.service.ingest import Shortcut, ingest
 from tracesvc.service.limits import Limits
 from tracesvc.service.openapi import description
 from tracesvc.service.page import page
+from tracesvc.service.parquet import parquet
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import fleet, question_routes
 from tracesvc.service.relay import Relays
@@ -63,6 +64,7 @@ def make_app(
             *question_routes("/v1/sessions/{session}"),
             *picture_routes("/v1/sessions/{session}"),
             Route("/v1/sessions/{session}/export/{format}", export),
+            Route("/v1/sessions/{session}/parquet/{table}", parquet),
             Route("/v1/clock", clock),
             Route("/v1/fleet", fleet),
             Route("/v1/sources", commands.sources),

@@ -67,6 +67,12 @@ class Config:
     """between signs of life to a program that waits for commands"""
     keep: Keep = field(default_factory=lambda: Keep(free=256 << 20))
     """how long and how much"""
+    compact: bool = True
+    """whether finished sessions become tables, too, for SQL over many: two to three times the bytes of the trace"""
+    compact_memory: int = 1 << 30
+    """that one session may take for that"""
+    compact_after: float = 3600.0
+    """without a frame until that is done with a session that has no end"""
     store: str = ""
     """servers of NATS JetStream that replicas share, ``nats://HOST:PORT``, commas between; empty: the data directory"""
     bucket: str = ""

@@ -18,6 +18,7 @@ __all__ = ["OPERATIONS", "Operation", "description", "document"]
 _FRAMES: Final = "application/vnd.tracesvc"
 _MSGPACK: Final = "application/msgpack"
 _JSON: Final = "application/json"
+_PARQUET: Final = "application/vnd.apache.parquet"
 _INTEGER: Final = {"type": "integer", "minimum": 0, "maximum": 1 << 62}
 _TIME: Final = {"type": "string", "description": "time of day, +1.5s from the beginning, or ns"}
 _DURATION: Final = {"type": "string", "examples": ["10ms", "1.5s"]}
@@ -111,6 +112,9 @@ OPERATIONS: Final = (
         {
             "source": _TEXT,
             "state": {"type": "string", "enum": list(get_args(State))},
+            "since": _INTEGER,
+            "until": _INTEGER,
+            "tables": _BOOLEAN,
             "limit": _whole(1, 1000),
             "cursor": _TEXT,
         },
@@ -172,6 +176,13 @@ OPERATIONS: Final = (
         "The session in the format of another tool.",
         answers={200: "*/*"},
         problems=(404, 422, 503),
+    ),
+    Operation(
+        "GET",
+        f"{_S}/parquet/{{table}}",
+        "A table of a finished session, Parquet; ranges are understood.",
+        answers={200: _PARQUET, 206: _PARQUET},
+        problems=(404, 412, 416, 422, 503),
     ),
     Operation(
         "GET",
@@ -368,7 +379,7 @@ def _in_path(operation: Operation) -> list[dict[str, Any]]:
     schemas = {"session": {"type": "string", "format": "uuid"}}
     return [
         {"name": name, "in": "path", "required": True, "schema": schemas.get(name, _TEXT)}
-        for name in ("session", "format", "source", "agent")
+        for name in ("session", "format", "source", "agent", "table")
         if f"{{{name}}}" in operation.path
     ]
 

@@ -19,6 +19,7 @@ from tracesvc.store import (
     BadSessionNameError,
     BadStreamError,
     LiveSessionError,
+    NoTablesError,
     OffsetError,
     StoreBrokenError,
     StoreClosedError,
@@ -39,6 +40,7 @@ log = logging.getLogger("tracesvc.service")
 _STORE: Final[dict[type[StoreError], tuple[int, str]]] = {
     BadSessionNameError: (422, "bad-session-name"),
     UnknownSessionError: (404, "unknown-session"),
+    NoTablesError: (404, "no-tables"),
     OffsetError: (409, "offset-mismatch"),
     LiveSessionError: (409, "session-live"),
     StoreFullError: (507, "no-space"),

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tracesvc.service.access import access_of
-from tracesvc.service.parameters import integer
+from tracesvc.service.parameters import boolean, integer
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import SessionInfo, State, Store, session_name
 
@@ -21,9 +21,10 @@ LARGEST_PAGE: Final = 1000
 
 
 async def sessions(request: Request) -> Response:
-    """``GET /v1/sessions?source=NAME&state=live|ended|broken&limit=N&cursor=C``, the youngest first.
+    """``GET /v1/sessions?source=NAME&state=live|ended|broken&since=T&until=T&tables=true&limit=N&cursor=C``.
 
-    ``next`` is the cursor of the next page, null on the last one.
+    The youngest first; ``since`` and ``until`` are ns since the epoch.  With ``tables`` each one has what is known of
+    its tables, null where it has none.  ``next`` is the cursor of the next page, null on the last one.
     """
     store: Store = request.app.state.store
     limit = integer(request, "limit", PAGE, least=1, most=LARGEST_PAGE)
@@ -36,13 +37,17 @@ async def sessions(request: Request) -> Response:
         prefix=access_of(request).prefix,
         state=state,
         before=None if cursor is None else _position(cursor),
+        since=integer(request, "since", 0),
+        until=integer(request, "until", 1 << 62),
         limit=limit + 1,
     )
     page = found[:limit]
     more = len(found) > limit
-    return JSONResponse(
-        {"sessions": [_facts(info) for info in page], "next": _cursor(page[-1]) if more else None}
-    )
+    facts = [_facts(info) for info in page]
+    if boolean(request, "tables"):
+        for one, info in zip(facts, page, strict=True):
+            one["tables"] = None if info.tables is None else json.loads(info.tables.pack())
+    return JSONResponse({"sessions": facts, "next": _cursor(page[-1]) if more else None})
 
 
 async def session(request: Request) -> Response:

@@ -25,7 +25,7 @@ from tracesvc.service.problems import ProblemError
 from tracesvc.service.relay import Relays
 from tracesvc.store import SessionInfo, Store
 
-__all__ = ["Followers", "StreamResponse", "frames", "live"]
+__all__ = ["CHUNK", "Followers", "StreamResponse", "frames", "live"]
 
 CHUNK: Final = 256 << 10
 """bytes read and sent at once of what is durable when it is asked for"""
@@ -50,10 +50,11 @@ class StreamResponse(Response):
         media_type: str,
         size: int | None = None,
         *,
+        status: int = 200,
         resumable: bool = True,
         follows: bool = True,
     ) -> None:
-        super().__init__(None, 200, {"cache-control": "no-store", **headers}, media_type)
+        super().__init__(None, status, {"cache-control": "no-store", **headers}, media_type)
         del self.headers["content-length"]
         if size is not None:
             self.headers["content-length"] = str(size)
@@ -82,7 +83,8 @@ class StreamResponse(Response):
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
 
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
         if scope["method"] != "HEAD":
             with self._counted(scope):
                 async with trio.open_nursery() as nursery:

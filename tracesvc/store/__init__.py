@@ -6,6 +6,7 @@ from tracesvc.store.base import (
     BadStreamError,
     ClockOffset,
     LiveSessionError,
+    NoTablesError,
     OffsetError,
     SessionInfo,
     State,
@@ -17,20 +18,25 @@ from tracesvc.store.base import (
     UnknownSessionError,
     session_name,
 )
+from tracesvc.store.compaction import Compact
 from tracesvc.store.files import FileStore
 from tracesvc.store.jetstream import Fleet, JetStreamStore
 from tracesvc.store.retention import Keep
+from tracesvc.store.tables import Compacted, TableFile
 
 __all__ = [
     "Appended",
     "BadSessionNameError",
     "BadStreamError",
     "ClockOffset",
+    "Compact",
+    "Compacted",
     "FileStore",
     "Fleet",
     "JetStreamStore",
     "Keep",
     "LiveSessionError",
+    "NoTablesError",
     "OffsetError",
     "SessionInfo",
     "State",
@@ -39,6 +45,7 @@ __all__ = [
     "StoreClosedError",
     "StoreError",
     "StoreFullError",
+    "TableFile",
     "UnknownSessionError",
     "session_name",
 ]

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypedDict, Unpack
+
+from tracesvc.store.tables import Compacted, TableFile
 
 from tracesvc.store.offset import ClockOffset
 
@@ -16,6 +18,7 @@ __all__ = [
     "BadStreamError",
     "ClockOffset",
     "LiveSessionError",
+    "NoTablesError",
     "OffsetError",
     "SessionInfo",
     "State",
@@ -25,6 +28,8 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UnknownSessionError",
+    "Which",
+    "no_tables",
     "session_name",
 ]
 
@@ -55,6 +60,10 @@ class UnknownSessionError(StoreError):
     """There is no such session."""
 
 
+class NoTablesError(StoreError):
+    """The session has no such table: it has not been compacted (yet), or there is nothing to be in it."""
+
+
 class LiveSessionError(StoreError):
     """Not while the session is live."""
 
@@ -77,6 +86,11 @@ class BadStreamError(StoreError):
     def __init__(self, code: str, why: str) -> None:
         super().__init__(why)
         self.code = code
+
+
+def no_tables(session: str, table: str) -> NoTablesError:
+    """Says so."""
+    return NoTablesError(f"session {session} has no table {table[:40]!r} (yet)")
 
 
 def session_name(text: str) -> str:
@@ -112,6 +126,25 @@ class SessionInfo:
     state: State
     clock: ClockOffset | None = None
     """how far its times are from the service's; None: nothing tells"""
+    tables: Compacted | None = None
+    """what SQL over many sessions reads, where it is there; only `Store.list` tells"""
+
+
+class Which(TypedDict, total=False):
+    """Which sessions are meant, of all that there are; times in ns since the epoch."""
+
+    source: str | None
+    prefix: str
+    """of the names of sources"""
+    state: State | None
+    before: tuple[int, str] | None
+    """(started, session) of the last one of the page before"""
+    since: int
+    """that got a frame then, or later"""
+    until: int | None
+    """that had begun by then"""
+    limit: int
+    """100 where it is not said"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +179,13 @@ class Store(Protocol):
         """``{"procs": {id: {"name", "emitted", "stored", "lost": {cause: n}}}, "closed": bool}``."""
         ...
 
-    async def list(
-        self,
-        *,
-        source: str | None = None,
-        prefix: str = "",
-        state: State | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
-    ) -> Sequence[SessionInfo]:
-        """Sessions, the youngest first.
-
-        ``prefix``: of sources whose names begin with it; ``before``: (started, session) of the last one of the page
-        before.
-        """
+    async def list(self, **which: Unpack[Which]) -> Sequence[SessionInfo]:
+        """Sessions, the youngest first."""
         ...
 
     async def totals(self) -> Mapping[str, Mapping[str, int]]:
-        """Sums over all sessions: ``sessions`` by state, ``stored`` (bytes, frames, events), ``lost_events`` by cause.
+        """Sums over all sessions: ``sessions`` by state, ``stored`` (bytes, frames, events, bytes as ``parquet``),
+        ``lost_events`` by cause.
 
         What it gives belongs to the caller.
         """
@@ -179,6 +201,22 @@ class Store(Protocol):
 
     async def path(self, session: str) -> Path:
         """The file that holds the stream, or a directory with its segments; `tracesvc.read` takes either."""
+        ...
+
+    async def table(self, session: str, table: str) -> TableFile:
+        """What is known of a table of a session that has been compacted.
+
+        Raises:
+          NoTablesError: it has none, or not that one.
+        """
+        ...
+
+    async def read_table(self, session: str, table: str, offset: int, max_bytes: int) -> bytes:
+        """Bytes of its file, Parquet.
+
+        Raises:
+          NoTablesError: it is not there.
+        """
         ...
 
     async def delete(self, session: str) -> None:

@@ -18,6 +18,7 @@ from tracesvc.format import Exchange
 from tracesvc.store.base import SessionInfo, State
 from tracesvc.store.ledger import Ledger
 from tracesvc.store.offset import ClockOffset, offset_of
+from tracesvc.store.tables import Compacted
 
 __all__ = ["LIVE_FOR", "Catalogue", "Entry", "state_of"]
 
@@ -44,12 +45,23 @@ CREATE TABLE sessions (
 CREATE INDEX by_start ON sessions (started, session);
 CREATE INDEX by_name ON sessions (name, started, session);
 """
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS compacted (
+  session TEXT PRIMARY KEY,
+  made_of INTEGER NOT NULL,  -- bytes of the stream
+  room INTEGER NOT NULL,     -- bytes of the files
+  manifest BLOB NOT NULL
+) WITHOUT ROWID
+"""
 _STATES: Final = {
     "ended": "ended",
     "live": "NOT ended AND updated > ?",
     "broken": "NOT ended AND updated <= ?",
 }
-_COLUMNS: Final = "session, source, started, updated, bytes, frames, events, lost, ended, clock"
+_COLUMNS: Final = (
+    "session, source, started, updated, bytes, frames, events, lost, ended, clock, "
+    "(SELECT manifest FROM compacted c WHERE c.session = s.session AND c.made_of = s.bytes)"
+)
 
 
 def state_of(updated: int, now: int, *, ended: bool) -> State:
@@ -67,6 +79,22 @@ class Entry:
     size: int
     """bytes of whole frames"""
     updated: int
+
+    def info(self, now: int) -> SessionInfo:
+        """What it says at ``now``, ns since the epoch."""
+        ledger = self.ledger
+        return SessionInfo(
+            ledger.session,
+            dict(ledger.source),
+            ledger.started,
+            self.updated,
+            self.size,
+            ledger.frames,
+            ledger.events,
+            dict(ledger.lost),
+            state_of(self.updated, now, ended=ledger.ended),
+            ledger.offset,
+        )
 
     def row(self) -> tuple[object, ...]:
         """For `Catalogue.put`."""
@@ -115,6 +143,7 @@ class Catalogue:
                 )
             elif version != _VERSION:
                 raise sqlite3.DatabaseError(f"catalogue of version {version}")  # noqa: TRY301
+            self._db.execute(_TABLES)
             self._db.execute("SELECT count(*) FROM sessions").fetchone()
         except BaseException:
             self._db.close()
@@ -128,10 +157,13 @@ class Catalogue:
         return dict(self._db.execute("SELECT session, bytes FROM sessions"))
 
     def sizes_by_source(self, now: int) -> list[tuple[str, str, int, int, bool]]:
-        """(session, name of its source, last append, bytes, whether it is over), the one begun last first."""
+        """(session, name of its source, last append, bytes, whether it is over), the one begun last first.
+
+        The bytes of its tables count, too.
+        """
         rows = self._db.execute(
-            "SELECT session, name, updated, bytes, ended OR updated <= ? FROM sessions "
-            "ORDER BY started DESC, session DESC",
+            "SELECT session, name, updated, bytes + coalesce(room, 0), ended OR updated <= ? "
+            "FROM sessions LEFT JOIN compacted USING (session) ORDER BY started DESC, session DESC",
             (now - LIVE_FOR,),
         )
         return [
@@ -154,9 +186,46 @@ class Catalogue:
 
     def remove(self, sessions: Iterable[str]) -> None:
         with self._transaction():
+            rows = [(session,) for session in sessions]
+            for table in ("sessions", "compacted"):
+                self._db.executemany(f"DELETE FROM {table} WHERE session = ?", rows)  # noqa: S608
+
+    # --- tables ------------------------------------------------------------------------------------
+
+    def tables(self, session: str) -> Compacted | None:
+        """Those of a session; it may have gone on since."""
+        row = self._db.execute(
+            "SELECT manifest FROM compacted WHERE session = ?", (session,)
+        ).fetchone()
+        return None if row is None else Compacted.unpack(row[0])
+
+    def enter_tables(self, found: Compacted) -> None:
+        """They are there."""
+        row = (found.session, found.size, found.room, found.pack())
+        self._db.execute("INSERT OR REPLACE INTO compacted VALUES (?, ?, ?, ?)", row)
+
+    def forget_tables(self, sessions: Iterable[str]) -> None:
+        """They are not there."""
+        with self._transaction():
             self._db.executemany(
-                "DELETE FROM sessions WHERE session = ?", [(session,) for session in sessions]
+                "DELETE FROM compacted WHERE session = ?", [(session,) for session in sessions]
             )
+
+    def compacted(self) -> list[tuple[str, int]]:
+        """(session, bytes of the stream that its tables were made of)."""
+        return self._db.execute("SELECT session, made_of FROM compacted").fetchall()
+
+    def without_tables(self, settled: int, silent: int, limit: int) -> list[tuple[str, int]]:
+        """(session, bytes) of those without tables that ended before ``settled``, or were heard of before ``silent``.
+
+        Both in ns since the epoch; the one longest silent first.
+        """
+        return self._db.execute(
+            "SELECT session, bytes FROM sessions LEFT JOIN compacted USING (session) "
+            "WHERE ((ended AND updated <= ?) OR updated <= ?) AND made_of IS NOT bytes "
+            "ORDER BY updated LIMIT ?",
+            (settled, silent, limit),
+        ).fetchall()
 
     def totals(self, now: int) -> dict[str, dict[str, int]]:
         """As `tracesvc.store.Store.totals` promises; ``now``: ns since the epoch."""
@@ -173,20 +242,24 @@ class Catalogue:
         for (packed,) in self._db.execute("SELECT lost FROM sessions WHERE length(lost) > 1"):
             for cause, count in msgpack.unpackb(packed).items():
                 lost[cause] = lost.get(cause, 0) + count
-        stored = dict(zip(("bytes", "frames", "events"), row, strict=True))
+        (room,) = self._db.execute("SELECT coalesce(sum(room), 0) FROM compacted").fetchone()
+        names = ("bytes", "frames", "events", "parquet")
+        stored = dict(zip(names, (*row, room), strict=True))
         return {"sessions": states, "stored": stored, "lost_events": lost}
 
     def list(
         self,
         now: int,
         *,
-        source: str | None,
-        prefix: str,
-        state: State | None,
-        before: tuple[int, str] | None,
-        limit: int,
+        source: str | None = None,
+        prefix: str = "",
+        state: State | None = None,
+        before: tuple[int, str] | None = None,
+        since: int = 0,
+        until: int | None = None,
+        limit: int = 100,
     ) -> Sequence[SessionInfo]:
-        """As `tracesvc.store.Store.list` promises; ``now``: ns since the epoch."""
+        """See `tracesvc.store.base.Which`; ``now``: ns since the epoch."""
         where: list[str] = ["1"]
         values: list[object] = []
         if source is not None:
@@ -201,8 +274,14 @@ class Catalogue:
         if state is not None:
             where.append(_STATES[state])
             values += [] if state == "ended" else [now - LIVE_FOR]
+        if since:
+            where.append("updated >= ?")
+            values.append(since)
+        if until is not None:
+            where.append("started <= ?")
+            values.append(until)
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE {' AND '.join(where)} "  # noqa: S608
+            f"SELECT {_COLUMNS} FROM sessions s WHERE {' AND '.join(where)} "  # noqa: S608
             "ORDER BY started DESC, session DESC LIMIT ?",
             [*values, limit],
         )
@@ -218,8 +297,9 @@ class Catalogue:
                 msgpack.unpackb(lost),
                 state_of(updated, now, ended=bool(ended)),
                 _offset(facts, started, clock),
+                None if tables is None else Compacted.unpack(tables),
             )
-            for session, source_, started, updated, size, frames, events, lost, ended, clock in rows
+            for session, source_, started, updated, size, frames, events, lost, ended, clock, tables in rows
         ]
 
     @contextlib.contextmanager

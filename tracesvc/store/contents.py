@@ -82,7 +82,8 @@ class Contents:
                 data = await self._payloads.get(chunk.seq, self._fetch)
                 if data is not None:
                     return data[offset - chunk.start :][:n]
-                stored.chunks.remove(chunk)  # it has moved to the bucket meanwhile
+                if chunk in stored.chunks:  # it has moved to the bucket meanwhile
+                    stored.chunks.remove(chunk)
             if self._archive is None:
                 return b""
             stored.segments = await self._archive.segments(stored.name)

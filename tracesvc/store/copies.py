@@ -54,6 +54,10 @@ class Copies:
         await self._make_room(session)
         return path
 
+    def forget(self, session: str) -> None:
+        """It is deleted: what comes under its name later is another stream."""
+        self._sizes.pop(session, None)
+
     def _empty(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -62,10 +66,13 @@ class Copies:
         for session in list(self._sizes):
             if sum(self._sizes.values()) <= ROOM or session == besides:
                 return
-            async with self._locks[session]:
+            lock = self._locks.setdefault(session, trio.Lock())
+            async with lock:
                 self._sizes.pop(session, None)
                 directory = self._root / session
                 await trio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
+            if not lock.statistics().tasks_waiting:
+                self._locks.pop(session, None)
 
 
 def _begin(path: Path, size: int) -> None:

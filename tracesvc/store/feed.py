@@ -13,6 +13,7 @@ import trio
 from tracesvc.store.catalogue import Catalogue
 from tracesvc.store.link import Link, Message
 from tracesvc.store.shared import SharedEntry
+from tracesvc.store.tables import Compacted
 
 __all__ = ["Feed"]
 
@@ -108,6 +109,14 @@ class Feed:
                     self.open[session] = entry
             self._told(session, entry, revision)
         await self.ask(partial(self.catalogue.put, rows))
+        for session, (entry, _) in news.items():
+            if entry.tables is not None and not entry.gone:
+                try:
+                    tables = Compacted.unpack(entry.tables)
+                except ValueError as exc:
+                    log.debug("the tables of session %s are not for this replica: %s", session, exc)
+                else:
+                    await self.ask(partial(self.catalogue.enter_tables, tables))
         gone = [session for session, (entry, _) in news.items() if entry.gone]
         if gone:
             await self.ask(partial(self.catalogue.remove, gone))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -11,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 import trio
 
@@ -25,17 +24,22 @@ from tracesvc.store.base import (
     StoreError,
     StoreFullError,
     UnknownSessionError,
+    Which,
+    no_tables,
     session_name,
 )
-from tracesvc.store.catalogue import Catalogue, state_of
+from tracesvc.store.catalogue import Catalogue, Entry, state_of
 from tracesvc.store.commits import Commits
+from tracesvc.store.compaction import Compact, FileCompaction
 from tracesvc.store.disk import Disk, best_disk
-from tracesvc.store.recovery import empty_trash, open_catalogue, recover
+from tracesvc.store.recovery import empty_trash
 from tracesvc.store.retention import Keep, superfluous
+from tracesvc.store.root import open_root
 from tracesvc.store.segments import found_in
 from tracesvc.store.session import Append, Round, StoredSession, disk_error
+from tracesvc.store.tables import PARQUET, Compacted, TableFile
 
-__all__ = ["FileStore", "claim"]
+__all__ = ["FileStore"]
 
 log = logging.getLogger("tracesvc.store")
 T = TypeVar("T")
@@ -57,14 +61,16 @@ CLOSE_WITHIN: Final = 5.0
 class FileStore:
     """See `tracesvc.store.Store`; made by `open`.
 
-    Layout below ``root``: ``sessions/<uuid>/<offset>.trace``, ``catalogue.sqlite``, ``lock``, and ``trash/`` with what
-    is being deleted.
+    Layout below ``root``: ``sessions/<uuid>/<offset>.trace`` and beside them ``parquet/`` (`tracesvc.store.tables`),
+    ``catalogue.sqlite``, ``lock``, and ``trash/`` with what is being deleted.
     """
 
     _nursery: trio.Nursery
     """of the tasks that write; whoever leaves `open` waits for them"""
 
-    def __init__(self, root: Path, disk: Disk, catalogue: Catalogue, keep: Keep) -> None:
+    def __init__(
+        self, root: Path, disk: Disk, catalogue: Catalogue, keep: Keep, compact: Compact
+    ) -> None:
         self.root = root
         self._disk = disk
         self._catalogue = catalogue
@@ -79,6 +85,9 @@ class FileStore:
         self._examiners = trio.CapacityLimiter(EXAMINERS)
         self._readers = trio.CapacityLimiter(READERS)
         self._one_at_a_time = trio.CapacityLimiter(1)
+        self._forgotten: set[str] = set()
+        """deleted, but in the catalogue still"""
+        self._compaction = self.compaction_of(compact)
 
     @classmethod
     @asynccontextmanager
@@ -87,19 +96,24 @@ class FileStore:
         root: str | os.PathLike[str],
         disk: Disk | None = None,
         keep: Keep = Keep(),  # noqa: B008  # it is frozen
+        compact: Compact | None = None,
     ) -> AsyncIterator[FileStore]:
         """Open the store below ``root``, and make it where there is none.
+
+        ``compact``: how finished sessions become tables; None: they do not.
 
         Raises:
           StoreError: the directory cannot be written, or another service uses it.
         """
-        lock, catalogue = await trio.to_thread.run_sync(_open, Path(root))
+        lock, catalogue = await trio.to_thread.run_sync(open_root, Path(root))
         async with trio.open_nursery() as nursery:
-            store = cls(Path(root), disk or best_disk(), catalogue, keep)
+            store = cls(Path(root), disk or best_disk(), catalogue, keep, compact or Compact())
             if keep.free:
                 store._tight = await trio.to_thread.run_sync(store._look_for_room)
             nursery.start_soon(store._keep_house)
             nursery.start_soon(store._commits.run)
+            if compact is not None:
+                nursery.start_soon(store._compaction.run)
             try:
                 async with trio.open_nursery() as store._nursery:
                     yield store
@@ -198,6 +212,7 @@ class FileStore:
         except Exception:
             log.exception("appending to %s failed", stored.name)
             for append in appends:
+                append.durable = before  # whatever the check had got to
                 append.problem = StoreBrokenError("an internal error; the service's log has it")
         stored.publish(appends)
         if stored.durable > before:
@@ -225,19 +240,7 @@ class FileStore:
     async def info(self, session: str) -> SessionInfo:
         stored = await self._take_known(session)
         try:
-            ledger = stored.ledger
-            return SessionInfo(
-                session,
-                dict(ledger.source),
-                ledger.started,
-                stored.updated,
-                stored.durable,
-                ledger.frames,
-                ledger.events,
-                dict(ledger.lost),
-                self._state(stored),
-                ledger.offset,
-            )
+            return Entry(stored.ledger, stored.durable, stored.updated).info(time.time_ns())
         finally:
             self._give_back(stored)
 
@@ -253,27 +256,9 @@ class FileStore:
         finally:
             self._give_back(stored)
 
-    async def list(
-        self,
-        *,
-        source: str | None = None,
-        prefix: str = "",
-        state: State | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
-    ) -> Sequence[SessionInfo]:
+    async def list(self, **which: Unpack[Which]) -> Sequence[SessionInfo]:
         await self._flush()
-        return await self._in_catalogue(
-            partial(
-                self._catalogue.list,
-                time.time_ns(),
-                source=source,
-                prefix=prefix,
-                state=state,
-                before=before,
-                limit=limit,
-            )
-        )
+        return await self._in_catalogue(partial(self._catalogue.list, time.time_ns(), **which))
 
     async def totals(self) -> Mapping[str, Mapping[str, int]]:
         await self._flush()
@@ -312,6 +297,41 @@ class FileStore:
         starts = stored.files.starts
         return stored.files.path(starts[0]) if len(starts) == 1 else stored.files.directory
 
+    # --- tables ------------------------------------------------------------------------------------
+
+    def compaction_of(self, how: Compact) -> FileCompaction:
+        """What makes tables of its sessions."""
+        return FileCompaction(self.root, how, self._catalogue, self._in_catalogue, self._room)
+
+    async def table(self, session: str, table: str) -> TableFile:
+        return (await self._tables(session, table)).tables[table]
+
+    async def read_table(self, session: str, table: str, offset: int, max_bytes: int) -> bytes:
+        found = await self._tables(session, table)
+        path = self.root / "sessions" / session / PARQUET / found.name / f"{table}.parquet"
+
+        def read() -> bytes:
+            fd = self._disk.open(path)
+            try:
+                return self._disk.read(fd, max_bytes, offset)
+            finally:
+                self._disk.close(fd)
+
+        try:
+            return await trio.to_thread.run_sync(read, limiter=self._readers)
+        except FileNotFoundError:
+            raise no_tables(session, table) from None
+        except OSError as exc:
+            raise StoreBrokenError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+    async def _tables(self, session: str, table: str) -> Compacted:
+        stored = await self._take_known(session)
+        self._give_back(stored)
+        found = await self._in_catalogue(partial(self._catalogue.tables, session))
+        if found is None or found.size != stored.durable or table not in found.tables:
+            raise no_tables(session, table)
+        return found
+
     # --- deleting ----------------------------------------------------------------------------------
 
     async def delete(self, session: str) -> None:
@@ -325,13 +345,8 @@ class FileStore:
                 raise StoreClosedError("the store is shutting down")
             stored.writing = True  # whoever comes now waits, and then finds a session that begins
             try:
-                await self._in_catalogue(partial(self._remove, session))
-            except OSError as exc:
-                raise disk_error(exc, self.root / "trash") from exc
-            else:
-                stored.gone = True
-                self._sessions.pop(session, None)
-                self._dirty.discard(stored)
+                async with self._compaction.apart(session):
+                    await self._remove(stored)
             finally:
                 stored.writing = False
                 _refuse(stored.pending, 0, StoreClosedError("the session has just been deleted"))
@@ -341,13 +356,39 @@ class FileStore:
             self._give_back(stored)
         await trio.to_thread.run_sync(empty_trash, self.root, self._disk)
 
-    def _remove(self, session: str) -> None:
-        """First it is out of the way, at one stroke, then forgotten, then its bytes go; for a thread."""
-        trash, sessions = self.root / "trash", self.root / "sessions"
-        self._disk.make_directory(trash)
-        self._disk.rename(sessions / session, trash / session)
-        self._disk.sync_directory(sessions)
-        self._catalogue.remove([session])
+    async def _remove(self, stored: StoredSession) -> None:
+        """First it is out of the way, at one stroke; then it is forgotten, and its bytes may go."""
+        sessions, trash = self.root / "sessions", self.root / "trash"
+
+        def move() -> None:
+            self._disk.make_directory(trash)
+            # One of this name may lie there already, if it could not be removed.
+            self._disk.rename(sessions / stored.name, trash / f"{stored.name}.{time.time_ns()}")
+
+        try:
+            await trio.to_thread.run_sync(move)
+        except OSError as exc:
+            raise disk_error(exc, trash) from exc
+        # Whatever fails from here on, nothing of it may be read or appended to any more.
+        stored.gone = True
+        self._sessions.pop(stored.name, None)
+        self._dirty.discard(stored)
+        self._forgotten.add(stored.name)
+        await self._forget()
+        try:
+            await trio.to_thread.run_sync(self._disk.sync_directory, sessions)
+        except OSError as exc:
+            raise disk_error(exc, sessions) from exc
+
+    async def _forget(self) -> None:
+        """Have the catalogue forget what is deleted, now or as soon as it can."""
+        names = set(self._forgotten)
+        try:
+            await self._in_catalogue(partial(self._catalogue.remove, names))
+        except StoreBrokenError as exc:
+            log.warning("%s; it has deleted sessions still", exc)
+        else:
+            self._forgotten -= names
 
     async def tidy(self) -> Sequence[str]:
         """Delete what is not to be kept any longer; the names."""
@@ -378,8 +419,9 @@ class FileStore:
             directory = self.root / "sessions" / session_name(session)
 
             def look() -> StoredSession:
-                entry = self._catalogue.get(session)
-                return StoredSession(directory, self._disk, entry, found_in(directory))
+                starts = found_in(directory)
+                entry = self._catalogue.get(session) if starts else None
+                return StoredSession(directory, self._disk, entry, starts)
 
             found = await self._in_catalogue(look)
             stored = self._sessions.setdefault(session, found)
@@ -441,6 +483,8 @@ class FileStore:
 
     async def _flush(self) -> None:
         """Bring the catalogue up to date."""
+        if self._forgotten:
+            await self._forget()
         dirty, self._dirty = self._dirty, set()
         if not dirty:
             return
@@ -459,6 +503,7 @@ class FileStore:
 
         try:
             await self._in_catalogue(save)
+            self._forgotten -= {stored.name for stored in dirty}
         except StoreBrokenError as exc:
             log.warning("%s; it is late", exc)
             self._dirty |= dirty
@@ -493,6 +538,13 @@ class FileStore:
         else:
             self._trouble = None
 
+    def _room(self) -> int:
+        """Bytes that may be written beyond what is to stay free; for a thread."""
+        try:
+            return self._disk.free(self.root) - self._keep.free
+        except OSError:
+            return 0
+
     def _look_for_room(self) -> str | None:
         """Why nothing may be stored for want of room, or None; for a thread."""
         try:
@@ -516,50 +568,3 @@ def _refuse(appends: list[Append], durable: int, why: StoreError | None) -> None
     for append in appends:
         append.durable, append.problem = durable, why
         append.done.set()
-
-
-def claim(root: Path) -> int:
-    """Take the lock of a data directory, which is made where there is none; to be closed in the end.
-
-    Raises:
-      StoreError: it cannot be written, or another service uses it.
-    """
-    try:
-        (root / "sessions").mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as exc:
-        raise StoreError(
-            f"the data directory {root} cannot be written ({exc.strerror}): choose another one, "
-            "or make it writable for the user that the service runs as"
-        ) from exc
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        owner = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise StoreError(
-            f"the data directory {root} is in use by another service (process {owner or 'unknown'})"
-        ) from None
-    except OSError as exc:
-        os.close(lock)
-        raise StoreError(f"the data directory {root} cannot be used: {exc}") from exc
-    return lock
-
-
-def _open(root: Path) -> tuple[int, Catalogue]:
-    """Take the lock and recover; for a thread."""
-    lock = claim(root)
-    try:
-        catalogue = open_catalogue(root / "catalogue.sqlite")
-        try:
-            empty_trash(root)
-            recover(catalogue, root / "sessions")
-        except BaseException:
-            catalogue.close()
-            raise
-    except (OSError, sqlite3.Error) as exc:
-        os.close(lock)
-        raise StoreError(f"the data directory {root} cannot be used: {exc}") from exc
-    return lock, catalogue

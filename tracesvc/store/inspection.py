@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
 from tracesvc.store.recovery import chunks, empty_trash, open_catalogue, rescan, size_of
 from tracesvc.store.segments import found_in
+from tracesvc.store.tables import PARQUET, faults, found_tables
 
 __all__ = ["Finding", "Found", "inspect", "repair", "sessions_in"]
 
@@ -94,8 +96,9 @@ def repair(root: Path) -> None:
                 entry = rescan(directory, size_of(directory), None)
                 if entry is None:
                     catalogue.remove([directory.name])
-                else:
-                    catalogue.put([entry.row()])
+                    continue
+                catalogue.put([entry.row()])
+                _mend_tables(directory, catalogue, entry.size)
         catalogue.remove(listed)
     finally:
         catalogue.close()
@@ -122,6 +125,32 @@ def _is_session(directory: Path) -> bool:
     except BadSessionNameError:
         return False
     return directory.is_dir()
+
+
+def _tables_findings(directory: Path, size: int) -> list[Finding]:
+    """What is wrong with its tables; that there are none yet is not wrong."""
+    place = directory / PARQUET
+    if not place.is_dir():
+        return []
+    found = found_tables(directory, size)
+    if found is None:
+        what = "its tables are not whole, or not of all of it: they are made again"
+        return [Finding(what, mendable=True)]
+    wrong = [f"{PARQUET}/{what}: made again" for what in faults(directory, found)]
+    others = [path.name for path in place.iterdir() if path.name != found.name]
+    wrong += [f"{PARQUET}/{name}: belongs to nothing" for name in others]
+    return [Finding(what, mendable=True) for what in wrong]
+
+
+def _mend_tables(directory: Path, catalogue: Catalogue, size: int) -> None:
+    """Keep what is as it should be, and have all else made again."""
+    if _tables_findings(directory, size):
+        shutil.rmtree(directory / PARQUET, ignore_errors=True)
+    found = found_tables(directory, size)
+    if found is None:
+        catalogue.forget_tables([directory.name])
+    else:
+        catalogue.enter_tables(found)
 
 
 def _inspect(directory: Path, entry: Entry | None, *, catalogued: bool) -> Found:
@@ -154,6 +183,8 @@ def _inspect(directory: Path, entry: Entry | None, *, catalogued: bool) -> Found
         look()
     decoder.close()
     look()
+    ledger.session = ledger.session or directory.name
+    findings += _tables_findings(directory, good)
     if good < size:
         what = f"{size - good} bytes behind the last whole frame, at {good}"
         findings.append(Finding(what, mendable=True))

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Unpack, cast
 from uuid import uuid4
 
 import trio
@@ -30,9 +30,12 @@ from tracesvc.store.base import (
     StoreClosedError,
     StoreError,
     UnknownSessionError,
+    Which,
+    no_tables,
     session_name,
 )
-from tracesvc.store.catalogue import state_of
+from tracesvc.store.catalogue import Entry, state_of
+from tracesvc.store.compaction import Compact
 from tracesvc.store.contents import TIME, Contents
 from tracesvc.store.copies import Copies
 from tracesvc.store.feed import Feed
@@ -41,6 +44,8 @@ from tracesvc.store.keeper import Keeper
 from tracesvc.store.link import ConflictError, Link, Stream
 from tracesvc.store.retention import Keep
 from tracesvc.store.shared import OFFSET, Chunk, SharedEntry, SharedSession, frame_id, slices
+from tracesvc.store.shared_compaction import SharedCompaction
+from tracesvc.store.tables import Compacted, TableFile
 
 __all__ = ["Fleet", "JetStreamStore"]
 
@@ -110,8 +115,11 @@ class JetStreamStore:
         fleet: Fleet,
         cache: Path,
         keep: Keep = Keep(),  # noqa: B008  # it is frozen
+        compact: Compact | None = None,
     ) -> AsyncIterator[JetStreamStore]:
         """Connect, and make the streams where there are none.  ``cache``: directory for copies of what is asked about.
+
+        ``compact``: how sessions that are archived become tables; None: they do not.
 
         Raises:
           StoreError: no server answers, or what there is cannot be used.
@@ -138,7 +146,12 @@ class JetStreamStore:
                 nursery.start_soon(store._keep_house)
                 nursery.start_soon(store._follow_feed)
                 if fleet.archiver:
-                    nursery.start_soon(Keeper(store).run)
+                    keeper = Keeper(store)
+                    nursery.start_soon(keeper.run)
+                    if compact is not None and archive is not None:
+                        place, mine = cache.with_name(f"{cache.name}-tables"), keeper.at_work
+                        tabler = SharedCompaction(store, archive, compact, place, mine)
+                        nursery.start_soon(tabler.run)
                 try:
                     yield store
                 finally:
@@ -313,19 +326,7 @@ class JetStreamStore:
         stored = await self._take_known(session)
         try:
             await self._freshen(stored)
-            ledger = stored.ledger
-            return SessionInfo(
-                session,
-                dict(ledger.source),
-                ledger.started,
-                stored.updated,
-                stored.size,
-                ledger.frames,
-                ledger.events,
-                dict(ledger.lost),
-                self._state(stored),
-                ledger.offset,
-            )
+            return Entry(stored.ledger, stored.size, stored.updated).info(time.time_ns())
         finally:
             self.give_back(stored)
 
@@ -337,29 +338,11 @@ class JetStreamStore:
         finally:
             self.give_back(stored)
 
-    async def list(
-        self,
-        *,
-        source: str | None = None,
-        prefix: str = "",
-        state: State | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
-    ) -> Sequence[SessionInfo]:
+    async def list(self, **which: Unpack[Which]) -> Sequence[SessionInfo]:
         """See `tracesvc.store.Store.list`; of sessions that other replicas write it is a few seconds late."""
         await self.flush()
         await self.feed.look()
-        found = await self.feed.ask(
-            partial(
-                self.feed.catalogue.list,
-                time.time_ns(),
-                source=source,
-                prefix=prefix,
-                state=state,
-                before=before,
-                limit=limit,
-            )
-        )
+        found = await self.feed.ask(partial(self.feed.catalogue.list, time.time_ns(), **which))
         return cast("Sequence[SessionInfo]", found)
 
     async def totals(self) -> Mapping[str, Mapping[str, int]]:
@@ -399,6 +382,33 @@ class JetStreamStore:
         """A copy that this replica has made, as far as the session goes."""
         info = await self.info(session)
         return await self._copies.path(session, info.bytes)
+
+    # --- tables ------------------------------------------------------------------------------------
+
+    async def table(self, session: str, table: str) -> TableFile:
+        return (await self._tables(session, table)).tables[table]
+
+    async def read_table(self, session: str, table: str, offset: int, max_bytes: int) -> bytes:
+        found = await self._tables(session, table)
+        n = min(max_bytes, found.tables[table].bytes - offset)
+        if self.archive is None or n <= 0:
+            return b""
+        try:
+            return await self.archive.read_table(found, table, offset, n)
+        except FileNotFoundError:
+            raise no_tables(session, table) from None
+
+    async def _tables(self, session: str, table: str) -> Compacted:
+        stored = await self._take_known(session)
+        try:
+            found = None if stored.tables is None else Compacted.unpack(stored.tables)
+        except ValueError:  # of another version
+            found = None
+        finally:
+            self.give_back(stored)
+        if found is None or found.size != stored.size or table not in found.tables:
+            raise no_tables(session, table)
+        return found
 
     # --- following ---------------------------------------------------------------------------------
 
@@ -446,9 +456,12 @@ class JetStreamStore:
                         f"session {session} is live: it can be deleted a minute after its last frame"
                     )
                 stored.gone, stored.updated = True, time.time_ns()
-                await self.enter(stored)
+                # Whether all see it or not: who asks for it from here on looks anew.
                 self._sessions.pop(session, None)
+                self._dirty.discard(stored)
+                self._copies.forget(session)
                 stored.moved.unpark_all()
+                await self.enter(stored)
                 await self.erase(session)
         finally:
             self.give_back(stored)
@@ -483,8 +496,10 @@ class JetStreamStore:
             return
         if entry.gone and stored.loaded:
             stored.gone = True
+            self._copies.forget(session)
             self._sessions.pop(session, None)
         stored.archived = max(stored.archived, entry.archived)
+        stored.tables = entry.tables or stored.tables
         stored.heard = max(stored.heard, entry.size)
         stored.moved.unpark_all()
 

@@ -54,6 +54,12 @@ class Keeper:
         self._erased: set[str] = set()
         self._swept: dict[str, int] = {}
         self._sought = False
+        self._until = 0
+        """ns since the epoch until which this replica holds the lease"""
+
+    def at_work(self) -> bool:
+        """Whether it is this replica that keeps, as far as it knows."""
+        return time.time_ns() < self._until
 
     async def run(self) -> None:
         """Go round for ever."""
@@ -83,6 +89,7 @@ class Keeper:
             )
         except ConflictError:
             return False
+        self._until = now + LEASE
         return True
 
     async def _round(self) -> None:
@@ -100,6 +107,7 @@ class Keeper:
             del self._looked[name]
             self._swept.pop(name, None)
         now = time.time_ns()
+        self._erased &= store.feed.gone.keys()  # what has come again may go again
         for name, entry in list(store.feed.gone.items()):
             if name not in self._erased:
                 await store.erase(name)
@@ -197,7 +205,7 @@ class Keeper:
                 return bytes(data[:begin])
         if len(data) < wanted:
             return bytes(data) if over else b""
-        return bytes(data[: frames[-1][0]])
+        return bytes(data[: frames[-1][0]] if len(frames) > 1 else data)
 
     async def _forget(self, stored: SharedSession, age: int) -> None:
         """Have the stream forget what the bucket has.

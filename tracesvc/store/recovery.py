@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from tracesvc.store.disk import Disk, has_room_behind
 from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
 from tracesvc.store.segments import found_in, segment_name
+from tracesvc.store.tables import PARQUET, found_tables
 
 __all__ = ["chunks", "empty_trash", "open_catalogue", "recover", "rescan", "size_of"]
 
@@ -45,12 +47,20 @@ def open_catalogue(path: Path) -> Catalogue:
 def empty_trash(root: Path, disk: Disk | None = None) -> None:
     """Finish what was being deleted."""
     disk = disk or Disk()
-    with suppress(FileNotFoundError):
-        for directory in (root / "trash").iterdir():
-            try:
-                disk.remove_tree(directory)
-            except OSError as exc:  # it is out of the way; the next time
-                log.warning("%s cannot be removed: %s", directory, exc)
+    try:
+        names = list((root / "trash").iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        log.warning("%s cannot be looked at: %s", root / "trash", exc)
+        return
+    for directory in names:
+        try:
+            disk.remove_tree(directory)
+        except FileNotFoundError:
+            pass  # somebody else was quicker
+        except OSError as exc:  # it is out of the way; the next time
+            log.warning("%s cannot be removed: %s", directory, exc)
 
 
 def recover(catalogue: Catalogue, sessions: Path) -> None:
@@ -60,6 +70,7 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
     acknowledged: whole frames, which are kept, and at most a part of one.
     """
     known = catalogue.sizes()
+    gone = set(known)
     late = []
     with os.scandir(sessions) as entries:
         for found in entries:
@@ -68,8 +79,12 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
             except BadSessionNameError:
                 log.warning("%s is not a session: left alone", found.path)
                 continue
+            if not found.is_dir():
+                log.warning("%s is not a directory: left alone", found.path)
+                continue
             size = size_of(sessions / session, trim=True)
-            if known.pop(session, None) != size or not size:
+            gone.discard(session)
+            if known.get(session) != size or not size:
                 late.append((session, size))
     if len(late) > _MANY:
         os.sync()
@@ -78,13 +93,18 @@ def recover(catalogue: Catalogue, sessions: Path) -> None:
         entry = rescan(sessions / session, size, catalogue.get(session), sync=len(late) <= _MANY)
         if entry is not None:
             rows.append(entry.row())
+            tables = found_tables(sessions / session, entry.size)
+            if tables is not None:
+                catalogue.enter_tables(tables)
+        elif session in known:
+            gone.add(session)
         if len(rows) >= _ROWS:
             catalogue.put(rows)
             rows = []
     catalogue.put(rows)
-    if known:
-        log.warning("%d sessions of the catalogue have no segment any more", len(known))
-        catalogue.remove(known)
+    if gone:
+        log.warning("%d sessions of the catalogue have no segment any more", len(gone))
+        catalogue.remove(gone)
 
 
 def size_of(directory: Path, *, trim: bool = False) -> int:
@@ -121,12 +141,17 @@ def rescan(directory: Path, size: int, entry: Entry | None, *, sync: bool = True
     if good < size:
         log.warning("%s: %d bytes behind the last whole frame are cut off", directory, size - good)
         _cut(directory, starts, good)
-    if not ledger.session:
+    if not ledger.frames:
         log.warning("%s: not one good frame, removed", directory)
         for start in starts:
             (directory / segment_name(start)).unlink(missing_ok=True)
-        directory.rmdir()
+        shutil.rmtree(directory / PARQUET, ignore_errors=True)
+        try:
+            directory.rmdir()
+        except OSError as exc:
+            log.warning("%s stays: %s", directory, exc.strerror)
         return None
+    ledger.session = directory.name  # its header may be damaged
     last = max((start for start in starts if not start or start < good), default=0)
     return Entry(ledger, good, (directory / segment_name(last)).stat().st_mtime_ns)
 
@@ -168,8 +193,11 @@ def _frames(
 
 
 def chunks(directory: Path, starts: list[int], start: int, *, sync: bool) -> Iterator[bytes]:
-    """The bytes from offset ``start`` on; where some are missing between two segments, as many zeros."""
+    """The bytes from offset ``start`` on; where some are missing before a segment, as many zeros."""
     at = start
+    while starts and at < starts[0]:
+        yield bytes(min(_CHUNK, starts[0] - at))
+        at += min(_CHUNK, starts[0] - at)
     for first, after in zip(starts, [*starts[1:], None], strict=True):
         if after is not None and after <= start:
             continue

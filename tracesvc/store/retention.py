@@ -38,5 +38,4 @@ def superfluous(catalogue: Catalogue, keep: Keep, now: int) -> list[str]:
         much = keep.source_bytes is not None and held[source] > keep.source_bytes
         if over and (old or much):
             found.append(session)
-            held[source] -= size
     return found

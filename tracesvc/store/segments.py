@@ -97,20 +97,22 @@ class Segments:
             self._release(self._full.pop())
 
     def read(self, offset: int, n: int) -> bytes:
-        """Up to ``n`` bytes from ``offset`` on, all of one file.
+        """Up to ``n`` bytes from ``offset`` on, all of one file; zeros in place of what is missing before a file.
 
         Raises:
           OSError: they cannot be read; FileNotFoundError where the session is gone.
         """
         starts = self.starts
         at = bisect_right(starts, offset) - 1
-        if at < 0:
-            return b""
         if at + 1 < len(starts):
             n = min(n, starts[at + 1] - offset)
+        if at < 0:
+            return bytes(n) if starts else b""
         fd = self._disk.open(self.path(starts[at]))
         try:
-            return self._disk.read(fd, n, offset - starts[at])
+            data = self._disk.read(fd, n, offset - starts[at])
+            # A reader that got nothing would wait for what never comes.
+            return data or (bytes(n) if at + 1 < len(starts) else b"")
         finally:
             self._disk.close(fd)
 

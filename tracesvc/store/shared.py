@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import msgpack
@@ -67,16 +67,18 @@ class SharedEntry:
     """the bucket has all, and the stream nothing any more"""
     gone: bool = False
     """it is being deleted"""
+    tables: bytes | None = None
+    """what the bucket has of them, see `tracesvc.store.tables.Compacted`"""
 
     def pack(self) -> bytes:
-        fields = (self.ledger, self.size, self.seq, self.updated, self.ended, self.archived)
-        packed: bytes = msgpack.packb([_VERSION, *fields, self.whole, self.gone])
+        first = (self.ledger, self.size, self.seq, self.updated, self.ended, self.archived)
+        packed: bytes = msgpack.packb([_VERSION, *first, self.whole, self.gone, self.tables])
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> SharedEntry:
-        _, *fields = msgpack.unpackb(data)
-        return cls(*fields)
+        _, *known = msgpack.unpackb(data)
+        return cls(*known[: len(fields(cls))])  # a younger replica may say more
 
     def joined(self, other: SharedEntry) -> SharedEntry:
         """The most that both say together."""
@@ -86,6 +88,7 @@ class SharedEntry:
             archived=max(self.archived, other.archived),
             whole=self.whole or other.whole,
             gone=self.gone or other.gone,
+            tables=ahead.tables or self.tables or other.tables,
         )
 
     def row(self) -> tuple[object, ...]:
@@ -106,6 +109,7 @@ class SharedSession:
     archived: int = 0
     whole: bool = False
     gone: bool = False
+    tables: bytes | None = None
     revision: int = 0
     """of the entry that all see"""
     born: int = 0
@@ -141,7 +145,7 @@ class SharedSession:
         """Begin where others have got to."""
         self.revision, self.entered = revision, entry.size
         self.archived, self.whole = max(self.archived, entry.archived), entry.whole
-        self.gone = entry.gone
+        self.gone, self.tables = entry.gone, entry.tables
         if entry.size > self.size:
             self.ledger = Ledger.unpack(entry.ledger)
             self.size, self.seq, self.updated = entry.size, entry.seq, entry.updated
@@ -156,6 +160,7 @@ class SharedSession:
             self.archived,
             self.whole,
             self.gone,
+            self.tables,
         )
 
     def examine(self, data: memoryview, *, light: bool) -> Piece | None:

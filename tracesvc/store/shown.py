@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Unpack, get_args
 
 import trio
 
@@ -20,14 +20,17 @@ from tracesvc.model.reader import read
 from tracesvc.store.base import (
     Appended,
     BadStreamError,
+    NoTablesError,
     SessionInfo,
     State,
     StoreError,
     UnknownSessionError,
+    Which,
     session_name,
 )
 from tracesvc.store.intake import record_of
 from tracesvc.store.ledger import Ledger
+from tracesvc.store.tables import TableFile
 
 __all__ = ["ShownFiles"]
 
@@ -48,9 +51,7 @@ class _Shown:
         self._decoder = FrameDecoder()
         with read(path) as trace:
             session = trace.session
-        self.name = (
-            session.id if session is not None else str(uuid.uuid5(uuid.NAMESPACE_URL, str(path)))
-        )
+        self.name = session.id if session is not None else _made_up(path)
 
     @property
     def durable(self) -> int:
@@ -112,7 +113,11 @@ class ShownFiles:
           OSError: one cannot be read.
           FormatError: one is no trace.
         """
-        self._shown = {shown.name: shown for shown in map(_Shown, paths)}
+        self._shown: dict[str, _Shown] = {}
+        for shown in map(_Shown, paths):
+            if shown.name in self._shown:  # a second file of the same session
+                shown.name = _made_up(shown.path)
+            self._shown[shown.name] = shown
 
     @property
     def sessions(self) -> list[str]:
@@ -125,7 +130,10 @@ class ShownFiles:
             raise UnknownSessionError(f"there is no session {session}")
         async with shown.lock:
             if not shown.ledger.ended:
-                await trio.to_thread.run_sync(shown.look)
+                try:
+                    await trio.to_thread.run_sync(shown.look)
+                except FileNotFoundError:
+                    raise UnknownSessionError(f"{shown.path} is there no longer") from None
         return shown
 
     async def append(self, session: str, offset: int, data: bytes | bytearray) -> Appended:
@@ -158,30 +166,37 @@ class ShownFiles:
             "lost_events": dict(lost),
         }
 
-    async def list(
-        self,
-        *,
-        source: str | None = None,
-        prefix: str = "",
-        state: State | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
-    ) -> Sequence[SessionInfo]:
+    async def list(self, **which: Unpack[Which]) -> Sequence[SessionInfo]:
+        source, state, before = which.get("source"), which.get("state"), which.get("before")
+        until = which.get("until")
         infos = [await self.info(name) for name in self._shown]
         chosen = [
             info
             for info in sorted(infos, key=lambda info: (info.started, info.session), reverse=True)
             if source in (None, info.source.get("name"))
-            and str(info.source.get("name", "")).startswith(prefix)
+            and str(info.source.get("name", "")).startswith(which.get("prefix", ""))
             and state in (None, info.state)
             and (before is None or (info.started, info.session) < before)
+            and info.updated >= which.get("since", 0)
+            and (until is None or info.started <= until)
         ]
-        return chosen[:limit]
+        return chosen[: which.get("limit", 100)]
 
     async def read(self, session: str, offset: int, max_bytes: int) -> bytes:
         shown = await self._of(session)
         size = min(max_bytes, shown.durable - offset)
         return await trio.to_thread.run_sync(partial(_read, shown.path, offset, size))
+
+    async def table(self, session: str, table: str) -> TableFile:
+        """There is none: whoever has the file asks it with `tracesvc query`."""
+        await self._of(session)
+        raise NoTablesError(f"{table} of {session}: these are files, `tracesvc query` asks them")
+
+    async def read_table(self, session: str, table: str, offset: int, max_bytes: int) -> bytes:
+        """There is none."""
+        del offset, max_bytes
+        await self.table(session, table)
+        return b""
 
     async def wait_durable(self, session: str, offset: int) -> int:
         while True:
@@ -192,6 +207,11 @@ class ShownFiles:
 
     async def path(self, session: str) -> Path:
         return (await self._of(session)).path
+
+
+def _made_up(path: Path) -> str:
+    """A name for what has none of its own."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, str(path)))
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
