@@ -16,6 +16,8 @@ __all__ = ["Written", "write_session", "write_tables"]
 
 GROUP: Final = 1 << 17
 """rows that are written together, at least"""
+SYNC_EVERY: Final = 1 << 20
+"""bytes"""
 _RISING: Final = {
     *("time", "seq", "start", "end", "duration", "created", "ended", "first", "last", "started")
 }
@@ -63,6 +65,7 @@ def write_tables(
     front = () if session is None else OF_SESSION
     files: dict[str, Any] = {}
     outputs: dict[str, BinaryIO] = {}
+    synced: Counter[str] = Counter()
     with ExitStack() as stack:
 
         def begin(name: str) -> Any:
@@ -83,8 +86,9 @@ def write_tables(
             if name not in files:
                 files[name] = begin(name)
             files[name].write_table(rows)
-            if session is not None:
+            if session is not None and outputs[name].tell() > synced[name] + SYNC_EVERY:
                 # Little by little: else a sync of something else, in the same file system, waits for all of it.
+                synced[name] = outputs[name].tell()
                 outputs[name].flush()
                 os.fdatasync(outputs[name].fileno())
             done.rows[name] += rows.num_rows

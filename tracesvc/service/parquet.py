@@ -31,10 +31,10 @@ async def parquet(request: Request) -> Response:
     tag = f'"{file.crc32:08x}"'
     if request.headers.get("if-match", tag) not in (tag, "*"):
         raise ProblemError(412, "changed", "the table has been made anew", {"etag": tag})
-    start, end = _range(request.headers.get("range"), file.bytes)
+    wanted = _range(request.headers.get("range"), file.bytes)
+    start, end = wanted or (0, file.bytes)
     headers = {"etag": tag, "accept-ranges": "bytes"}
-    part = (start, end) != (0, file.bytes) or "range" in request.headers
-    if part:
+    if wanted:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"
 
     async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
@@ -46,19 +46,19 @@ async def parquet(request: Request) -> Response:
             await send(data)
             at += len(data)
 
-    status = 206 if part else 200
+    status = 206 if wanted else 200
     return StreamResponse(body, request, headers, MEDIA_TYPE, end - start, status=status)
 
 
-def _range(text: str | None, size: int) -> tuple[int, int]:
-    """(start, end) of what is wanted: all, where nothing is said, or more than one range.
+def _range(text: str | None, size: int) -> tuple[int, int] | None:
+    """(start, end) of what is wanted; None, for all, where nothing is said, or more than one range.
 
     Raises:
       ProblemError: there is nothing there.
     """
     found = None if text is None else _RANGE.fullmatch(text.strip())
     if found is None or not (found[1] or found[2]):
-        return 0, size
+        return None
     if not found[1]:
         start, end = max(0, size - int(found[2])), size
     else:

@@ -30,6 +30,8 @@ __all__ = ["compact"]
 
 PART: Final = "part"
 """what the tables are called while they are being made"""
+CPU: Final = 3600
+"""seconds of processor for one session: a hundred times what one of 64 MiB takes"""
 
 
 class _First:
@@ -142,11 +144,12 @@ def _sync(path: Path) -> None:
 
 
 def _stand_back(memory: int) -> None:
-    """Run only when nobody else wants to, and never with more than so many bytes of memory."""
+    """Run only when nobody else wants to, and never with more than so many bytes of memory, or for ever."""
     os.nice(19)
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
 
 
 def _end_with_parent() -> None:

@@ -34,13 +34,14 @@ EVERY: Final = 5.0
 """seconds between two looks for what is to be done"""
 NO_ROOM: Final = 60.0
 """seconds until it is looked again whether there is room"""
-LEAST: Final = 16 << 20
-LONGEST: Final = 3600.0
-"""seconds for one session; then it is given up"""
+LONGEST: Final = 86400.0
+"""seconds for one session; where others keep the processors busy it takes its time"""
 BATCH: Final = 100
 """sessions that are looked at in one piece of work"""
 TIMES: Final = 6
 """tables take two to three times what their stream takes; so much must be free"""
+LEAST: Final = 16 << 20
+"""bytes beyond that"""
 _ALONE: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",

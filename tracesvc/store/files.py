@@ -299,7 +299,7 @@ class FileStore:
 
     # --- tables ------------------------------------------------------------------------------------
 
-    def compaction_of(self, how: Compact) -> FileCompaction:
+    def compaction_of(self, how: Compact = Compact()) -> FileCompaction:  # noqa: B008  # it is frozen
         """What makes tables of its sessions."""
         return FileCompaction(self.root, how, self._catalogue, self._in_catalogue, self._room)
 
