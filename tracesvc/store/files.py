@@ -337,7 +337,9 @@ class FileStore:
     async def delete(self, session: str) -> None:
         stored = await self._take_known(session)
         try:
-            if stored.writing or self._state(stored) == "live":
+            while stored.writing and self._state(stored) != "live":
+                await stored.moved.park()  # its files are being closed
+            if self._state(stored) == "live":
                 raise LiveSessionError(
                     f"session {session} is live: it can be deleted a minute after its last frame"
                 )
