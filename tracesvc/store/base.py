@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypedDict, Unpack
 
-from tracesvc.store.tables import Compacted, TableFile
-
 from tracesvc.store.offset import ClockOffset
+from tracesvc.store.tables import Compacted, TableFile
 
 __all__ = [
     "Appended",
