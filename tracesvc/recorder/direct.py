@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -35,71 +36,97 @@ NEWEST: Final = (0, 35)
 """minor versions of trio that this was tried with, first and last"""
 
 
+_NONE: Final[Any] = object()
+
+
+def _nothing(*_: object) -> None:
+    """In the place of a hook that nobody has any more."""
+
+
 class Table(dict[str, None]):
     """In the place of trio's table: the twin in Python of what ``csrc/hooks.c`` does natively.
 
     Its keys are the hooks that somebody wants; trio's ``in`` is a dict's.
     """
 
-    __slots__ = ("_hooks", "_missed", "original", "recording")
+    __slots__ = ("_hooks", "call", "original", "recording")
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self.recording: Final = recording
-        self._hooks: Final = {name: getattr(recording, name) for name in HOOKS}
-        self._missed = False
+        self._hooks: Final = {name: getattr(recording, name) for name in HOOKS[:-1]}
         self.original: Any = None
+        self.call: Callable[..., None] = _nothing
+        """calls a hook, by its name, of every instrument"""
 
     def stand_in_for(self, original: Any) -> None:
         """Pass on what its instruments want from now on; None: no more."""
         self.original = original
-        self._look_who_is_there()
+        self.look_who_is_there()
 
-    def _look_who_is_there(self) -> None:
-        self.clear()
+    def look_who_is_there(self) -> None:
+        """After every change of that: what there is to call."""
+        original, calls = self.original, dict[str, Callable[..., None]]()
         if self.recording.recording:
-            self.update(dict.fromkeys(HOOKS[:-1]))  # see `PublicRunHooks`
-        if self.original is not None:
-            self.update(dict.fromkeys(self.original))
+            calls.update(self._hooks)  # without the last: see `PublicRunHooks`
+        for name in () if original is None else original:
+            calls[name] = self._both(name, calls.get(name, _nothing))
+        self.clear()
+        self.update(dict.fromkeys(calls))
+        self.call = self._caller(calls) if calls else _nothing
+
+    def _both(self, name: str, ours: Callable[..., None]) -> Callable[..., None]:
+        """Our hook, then those of trio's table."""
+
+        def both(*args: Any) -> None:
+            try:
+                ours(*args)
+            finally:
+                self.original.call(name, *args)
+            self.look_who_is_there()  # one that raised has been removed
+
+        return both
+
+    def _caller(self, calls: dict[str, Callable[..., None]]) -> Callable[..., None]:
+        """A closure with no more in it than must be: it is called with every hook."""
+
+        def call(hookname: str, argument: Any = _NONE) -> None:
+            if argument is _NONE:  # before and after the run
+                calls[hookname]()
+                return
+            try:
+                calls[hookname](argument)
+            except MemoryError:  # raised into trio, it would end the run
+                self.call = self._call_after_a_miss
+
+        return trio.lowlevel.enable_ki_protection(call)
 
     @trio.lowlevel.enable_ki_protection
-    def call(self, hookname: str, *args: Any) -> None:
-        """Call this hook of every instrument."""
-        if self.recording.recording:
-            hook = self._hooks.get(hookname)
-            if hook is not None:
-                try:
-                    if self._missed:
-                        self._miss()
-                    hook(*args)
-                except MemoryError:  # raised into trio, it would end the run
-                    self._missed = True
-        original = self.original
-        if original is not None and hookname in original:
-            original.call(hookname, *args)
-            self._look_who_is_there()  # one that raised has been removed
-
-    def _miss(self) -> None:
+    def _call_after_a_miss(self, hookname: str, argument: Any = _NONE) -> None:
         """An event found no memory: it is counted, and what this run's tasks are at is read anew."""
-        proc = self.recording.proc
-        if isinstance(proc.records, Records):
-            proc.records.missed += 1
-        self._missed = False
-        proc.seal()
+        try:
+            proc = self.recording.proc
+            if isinstance(proc.records, Records):
+                proc.records.missed += 1
+            proc.seal()
+            self.look_who_is_there()
+        except MemoryError:
+            return  # the next one tries
+        self.call(hookname, argument)
 
     def add_instrument(self, instrument: trio.abc.Instrument) -> None:
         """See `trio.lowlevel.add_instrument`."""
         try:
             self.original.add_instrument(instrument)
         finally:
-            self._look_who_is_there()
+            self.look_who_is_there()
 
     def remove_instrument(self, instrument: trio.abc.Instrument) -> None:
         """See `trio.lowlevel.remove_instrument`."""
         try:
             self.original.remove_instrument(instrument)
         finally:
-            self._look_who_is_there()
+            self.look_who_is_there()
 
 
 class DirectRunHooks(RunHooks):
@@ -128,7 +155,10 @@ class DirectRunHooks(RunHooks):
         if runner.instruments is table:
             runner.instruments = original
             table.stand_in_for(None)
-        # else somebody has put theirs around ours, which passes on for as long as it is there
+        elif isinstance(
+            table, Table
+        ):  # somebody put theirs around ours, which passes on for as long as it is there
+            table.look_who_is_there()
 
 
 def why_not(native: bool) -> str:
