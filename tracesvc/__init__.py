@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tracesvc.recorder.annotations import counter, log, region, span
-from tracesvc.recorder.errors import BlackBoxError, ReaderBusyError, TracerBusyError, TracerError
-from tracesvc.recorder.objects import watch
-from tracesvc.recorder.redaction import Redaction
-from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
-from tracesvc.recorder.tracer import Tracer, TracerState
-from tracesvc.sinks.base import Sink, SinkStatistics
-from tracesvc.sinks.delivery import open_tracer
-from tracesvc.sinks.errors import SinkError
-from tracesvc.sinks.file import FileSink
 
 if TYPE_CHECKING:
     from tracesvc.control.agent import agent
     from tracesvc.control.errors import ControlError
     from tracesvc.control.install import install
     from tracesvc.model.reader import Trace, read
+    from tracesvc.recorder.errors import (
+        BlackBoxError,
+        ReaderBusyError,
+        TracerBusyError,
+        TracerError,
+    )
+    from tracesvc.recorder.objects import watch
     from tracesvc.recorder.propagation import trace_headers, traceparent
+    from tracesvc.recorder.redaction import Redaction
+    from tracesvc.recorder.statistics import ProcStatistics, TracerStatistics
+    from tracesvc.recorder.tracer import Tracer, TracerState
     from tracesvc.sinks import triggers
+    from tracesvc.sinks.base import Sink, SinkStatistics
+    from tracesvc.sinks.delivery import open_tracer
+    from tracesvc.sinks.errors import SinkError
+    from tracesvc.sinks.file import FileSink
     from tracesvc.sinks.flight import FlightRecorder, FlightWindow
 
 __all__ = [
@@ -57,24 +62,41 @@ __all__ = [
     "watch",
 ]
 
-_LATER = {
-    "trace_headers": "tracesvc.recorder.propagation",
-    "traceparent": "tracesvc.recorder.propagation",
-    "ControlError": "tracesvc.control.errors",
-    "FlightRecorder": "tracesvc.sinks.flight",
-    "FlightWindow": "tracesvc.sinks.flight",
-    "Trace": "tracesvc.model.reader",
-    "agent": "tracesvc.control.agent",
-    "install": "tracesvc.control.install",
-    "read": "tracesvc.model.reader",
-    "triggers": "tracesvc.sinks.triggers",
+_LATER: Final = {
+    "tracesvc.control.agent": ("agent",),
+    "tracesvc.control.errors": ("ControlError",),
+    "tracesvc.control.install": ("install",),
+    "tracesvc.model.reader": ("Trace", "read"),
+    "tracesvc.recorder.errors": (
+        "BlackBoxError",
+        "ReaderBusyError",
+        "TracerBusyError",
+        "TracerError",
+    ),
+    "tracesvc.recorder.objects": ("watch",),
+    "tracesvc.recorder.propagation": ("trace_headers", "traceparent"),
+    "tracesvc.recorder.redaction": ("Redaction",),
+    "tracesvc.recorder.statistics": ("ProcStatistics", "TracerStatistics"),
+    "tracesvc.recorder.tracer": ("Tracer", "TracerState"),
+    "tracesvc.sinks": ("triggers",),
+    "tracesvc.sinks.base": ("Sink", "SinkStatistics"),
+    "tracesvc.sinks.delivery": ("open_tracer",),
+    "tracesvc.sinks.errors": ("SinkError",),
+    "tracesvc.sinks.file": ("FileSink",),
+    "tracesvc.sinks.flight": ("FlightRecorder", "FlightWindow"),
 }
-"""what a program that is only traced does not need: imported when it is asked for"""
+"""module -> names in it that a library does not need which only annotates: imported when they are asked for"""
+_MODULES: Final = {name: module for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    place = _MODULES.get(name)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(_LATER[name])
+    module = import_module(f"{place}.{name}" if name == "triggers" else place)
     found = globals()[name] = module if name == "triggers" else getattr(module, name)
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
