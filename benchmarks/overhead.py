@@ -74,8 +74,10 @@ VARIANTS: Final = {
     "recorder": "everything is recorded, and dropped where a buffer is full: nobody reads",
     "recorder, scheduler": "the same without nurseries and cancels",
     "recorder, scopes": "the same with nurseries, cancels and scopes",
+    "recorder, watch": "as recorder, with a counter of every channel, lock, limiter and condition",
     "file": "open_tracer(FileSink)",
     "flight": "open_tracer(FlightRecorder)",
+    "flight, triggers": "the same, with seven triggers that watch and do not fire",
     "recorder, box": "as recorder, with a black box",
     "flight, box": "open_tracer(FlightRecorder, black_box=True)",
     "file, all stacks": "the same with stacks='all'",
@@ -87,10 +89,25 @@ VARIANTS: Final = {
 OPTIONS: Final[dict[str, OptionKeywords]] = {
     "recorder, scheduler": {"groups": ["!nurseries", "!cancels"]},
     "recorder, scopes": {"groups": ["+scopes"]},
+    "recorder, watch": {"watch": "all"},
     "file, all stacks": {"stacks": "all"},
     "file, Python": {"native": False, "way": "direct"},
     "file, Python, public": {"native": False, "way": "public"},
 }
+
+
+def _triggers() -> list[tracesvc.triggers.Trigger]:
+    """Those of docs/flight.md, out of reach: callgrind's steps are long."""
+    triggers = tracesvc.triggers
+    return [
+        triggers.LongStep(1e6),
+        triggers.LoopLag(1e6),
+        triggers.SlowSpan("checkout*", 1e6),
+        triggers.FailedSpan("checkout*"),
+        triggers.NurseryFailed(),
+        triggers.TasksAbove(1_000_000),
+        triggers.CounterAbove("jobs.*", 1e9),
+    ]
 
 
 class EmptyHooks(trio.abc.Instrument):
@@ -131,7 +148,7 @@ async def traced(variant: str, path: Path) -> AsyncIterator[None]:
         compression: Literal["zstd"] | None = "zstd" if variant.endswith("zstd") else None
         sink: tracesvc.Sink = tracesvc.FileSink(path, compression=compression)
         if variant.startswith("flight"):
-            sink = tracesvc.FlightRecorder()
+            sink = tracesvc.FlightRecorder(triggers=_triggers() if "triggers" in variant else [])
         async with tracesvc.open_tracer(sink, **options) as tracer:
             yield
         statistics = tracer.statistics()
