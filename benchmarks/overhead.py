@@ -199,6 +199,7 @@ def count(variant: str, native: float, path: Path) -> None:
         once(workload, 100 if workload.counted > 200 else 20, variant, path)
         for n in (workload.counted, 2 * workload.counted):
             gc.collect()
+            gc.freeze()  # whether a full collection of what a program has loaded falls into a run would be chance
             mark()
             once(workload, n, variant, path)
             mark()
