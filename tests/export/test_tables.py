@@ -180,6 +180,17 @@ def test_babeltrace_counts_our_losses(tmp_path, lossy):
     assert discarded == done.lost == sum(row.last - row.first + 1 for row in lossy.losses)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 5, 13, 28, 43, 54])
+def test_a_loss_behind_the_first_events_of_a_proc_does_not_turn_time_back(tmp_path, seed):
+    """These were refused: the first packet began with the loss, and the events before it came later in the file."""
+    stream = program(seed, events=300, runs=1 + seed % 4, losses=0.3, batch=20, nests=seed % 2 == 1)
+    done = export(stream.data, "ctf", tmp_path / "ctf")
+    names, discarded = babeltrace(tmp_path / "ctf")
+    assert names == Counter(event.type for event in stream.events)
+    assert discarded == done.lost == sum(row.last - row.first + 1 for row in stream.losses)
+    assert discarded
+
+
 def babeltrace(directory):
     """Events by name, and how many were discarded."""
     program = require_program("babeltrace2", package="babeltrace2")

@@ -18,6 +18,7 @@ from tracesvc.events import EVENTS, Frames, Storage
 from tracesvc.export.replay import Chunk, Replay
 from tracesvc.export.report import Exported
 from tracesvc.export.wire import Part, Raw, Records, join
+from tracesvc.format import LossRow
 from tracesvc.model.columns import Table
 
 __all__ = ["write"]
@@ -52,9 +53,11 @@ class _Stream:
         self.path, self.number = path, number
         self.packets = 0
         self.discarded = 0
-        self.told = 0
+        """as the last packet says"""
         self.last = 0
         """ns of the last packet's end"""
+        self.lost: list[LossRow] = []
+        """not told yet"""
 
 
 class _Writer:
@@ -65,16 +68,26 @@ class _Writer:
         self._streams: dict[int, _Stream] = {}
         self.report: Final = Exported()
 
-    def _stream(self, proc: int, time: int) -> _Stream:
+    def _stream(self, proc: int) -> _Stream:
         stream = self._streams.get(proc)
         if stream is None:
             stream = self._streams[proc] = _Stream(self._directory / f"proc_{proc}", proc)
             stream.path.write_bytes(b"")
-            # Readers count what is discarded from one packet to the next: an empty one comes first.
-            self._packet(stream, time, time, b"")
         return stream
 
     def _packet(self, stream: _Stream, begin: int, end: int, events: bytes) -> None:
+        """With what was lost since the packet before, if it was lost before the end of this one."""
+        lost = [row for row in stream.lost if row.start < end]
+        if not stream.packets:
+            # Readers count what is discarded from one packet to the next: an empty one comes first.
+            begin = min([begin, *(row.start for row in lost)])
+            self._write(stream, begin, begin, b"")
+        if lost:
+            stream.lost = [row for row in stream.lost if row.start >= end]
+            stream.discarded += sum(row.last - row.first + 1 for row in lost)
+        self._write(stream, begin, end, events)
+
+    def _write(self, stream: _Stream, begin: int, end: int, events: bytes) -> None:
         bits = 8 * (_HEADER.size + len(events))
         begin = max(begin, stream.last)
         stream.last = max(begin, end)
@@ -93,14 +106,12 @@ class _Writer:
         with stream.path.open("ab") as file:
             file.write(head + events)
         stream.packets += 1
-        stream.told = stream.discarded
 
     def chunk(self, chunk: Chunk) -> None:
         """A packet for each proc in a chunk."""
         for row in chunk.losses:
-            count = row.last - row.first + 1
-            self.report.lost += count
-            self._stream(row.proc, row.start).discarded += count
+            self.report.lost += row.last - row.first + 1
+            self._stream(row.proc).lost.append(row)
         columns = chunk.columns
         if not len(columns):
             return
@@ -108,7 +119,6 @@ class _Writer:
         for proc in np.unique(procs).tolist():
             mine = np.flatnonzero(procs == proc)
             times = columns.time[mine]
-            stream = self._stream(proc, int(times[0]))
             places = np.full(len(columns), -1, np.int64)
             places[mine] = np.arange(len(mine))
             groups = []
@@ -126,13 +136,15 @@ class _Writer:
                 known += len(at)
                 self.report.written[EVENTS[number].type] += len(at)
             if known:
+                stream = self._stream(proc)
                 self._packet(stream, int(times[0]), int(times[-1]), join(groups, len(mine)))
 
     def finish(self) -> None:
         """The counters of what was lost at the very end, and the description of it all."""
         for stream in self._streams.values():
-            if stream.discarded != stream.told:
-                self._packet(stream, self._replay.ended, self._replay.ended, b"")
+            if stream.lost:
+                end = max(stream.last, *(max(row.start, row.end) for row in stream.lost)) + 1
+                self._packet(stream, end, end, b"")
         (self._directory / "metadata").write_text(self._metadata(), "utf-8")
 
     def _metadata(self) -> str:
