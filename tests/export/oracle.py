@@ -22,6 +22,10 @@ class Oracle:
     handed: list[int] = field(default_factory=list)
     """durations from being created by a task, or woken by one (not from a thread), to the next step"""
     wakers: int = 0
+    nests: dict[str, list[int]] = field(default_factory=lambda: {"nursery": [], "cancel scope": []})
+    """durations of nurseries and scopes"""
+    reached: int = 0
+    """times that a cancellation which is in the trace reached a task"""
 
     def total(self, state: str, reason: int | None = None) -> int:
         return sum(
@@ -38,6 +42,11 @@ def look(events, end: int) -> Oracle:
     """``events`` as they are stored; ``end``: ns of the end of the trace."""
     found = Oracle()
     now: dict[int, tuple[str, int, int, bool, bool]] = {}
+    nests: dict[tuple[str, int], tuple[int, int]] = {}
+    cancelled = set()
+
+    def close(kind, number, time):
+        found.nests[kind].append(time - nests.pop((kind, number))[1])
 
     def move(event, state, reason=0, *, begun=False, handed=False):
         before = now.pop(event.task, None)
@@ -70,9 +79,25 @@ def look(events, end: int) -> Oracle:
                 move(event, "waiting", event.reason, begun=True)
             case "task_exit":
                 move(event, "")
+                for kind, number in [key for key, (task, _) in nests.items() if task == event.task]:
+                    close(kind, number, event.time)
+            case "nursery_open":
+                nests["nursery", event.nursery] = event.task, event.time
+            case "nursery_close":
+                close("nursery", event.nursery, event.time)
+            case "scope_open":
+                nests["cancel scope", event.scope] = event.task, event.time
+            case "scope_close":
+                close("cancel scope", event.scope, event.time)
+            case "cancel_request":
+                cancelled.add(event.scope)
+            case "task_cancelled":
+                found.reached += event.scope in cancelled
     for name, why, since, *_ in now.values():
         found.states.setdefault((name, why), []).append(end - since)
         found.left[name, why] += 1
+    for kind, number in list(nests):
+        close(kind, number, end)
     return found
 
 

@@ -72,6 +72,8 @@ def test_perfetto_says_causes_and_stacks(tmp_path):
     assert notes == [
         {"name": "a step runs for 0 ms: crunch (app/work.py:9)", "source": None},
         {"name": "cancelled: called, no need", "source": "called"},
+        {"name": "cancels", "source": None},
+        {"name": "is cancelled", "source": "called"},
         {"name": "ValueError: wrong", "source": None},
     ]
     assert stats == []
@@ -88,7 +90,7 @@ def test_chrome_says_causes_and_stacks(tmp_path):
         "crunch",
     ]
     kinds = [e["cat"] for e in events if e["ph"] == "i"]
-    assert kinds == ["stall", "cancel", "error"]
+    assert kinds == ["stall", "cancel", "error", "cancelled"]
 
 
 def test_gos_profiles_have_the_stacks(tmp_path):
@@ -122,10 +124,10 @@ def functions(path):
     return set(found)
 
 
-@pytest.mark.parametrize("to", ["go", "perfetto", "chrome"])
-def test_what_has_no_place_is_counted(tmp_path, to):
+@pytest.mark.parametrize("to, left", [("go", 1), ("perfetto", 0), ("chrome", 0)])
+def test_what_has_no_place_is_counted(tmp_path, to, left):
     done = export(stream(), to, tmp_path / "a")
-    assert done.left_out["task_cancelled"] == 1
+    assert done.left_out["task_cancelled"] == left
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 1000])

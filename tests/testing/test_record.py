@@ -172,6 +172,15 @@ def test_what_the_program_raises_comes_out_and_nothing_stays_behind():
     assert list(record(trio.sleep, 1))
 
 
+def test_it_can_be_kept(tmp_path):
+    path = tmp_path / "a.trace"
+    trace = record(trio.sleep, 1, path=path)
+    with tracesvc.read(path) as kept:
+        assert list(kept) == list(trace)
+    with pytest.raises(FileNotFoundError):
+        record(trio.sleep, 1, path=tmp_path / "none" / "a.trace")
+
+
 def test_within_a_trace_there_is_none():
     async def main():
         record(trio.sleep, 1)

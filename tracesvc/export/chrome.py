@@ -29,6 +29,7 @@ from tracesvc.events import (
     ThreadStart,
 )
 from tracesvc.export.lives import CREATE, RUNNABLE
+from tracesvc.export.nests import DRAWN, Nests
 from tracesvc.export.notes import leave_out, notes_in
 from tracesvc.export.pairs import Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, Replay
@@ -79,6 +80,7 @@ class _Writer:
         self._io, self._gc, self._calls = Pairs(), Pairs(), Pairs()
         self._names: dict[str, str] = {}
         self._stacks = WaitStacks()
+        self._nests = Nests(self.report)
         self._spans: dict[int, str] = {}
         self._regions: dict[int, str] = {}
 
@@ -114,7 +116,8 @@ class _Writer:
         self._tasks(chunk)
         self._pairs(chunk)
         self._annotations(chunk)
-        leave_out(chunk.columns, self.report)
+        self._structure(chunk)
+        leave_out(chunk.columns, self.report, DRAWN)
         self._flush()
 
     def _name_row(self, number: int, kind: int, name: str) -> int:
@@ -175,11 +178,30 @@ class _Writer:
         return f'{{"stack":{self._text(chr(10).join(lines))}}}'
 
     def _flow(self, phase: str, row: int, task: int, time: int) -> None:
+        self._arrow("wake", phase, row, time, f"{task}.{time}")
+
+    def _arrow(self, kind: str, phase: str, row: int, time: int, id_: str) -> None:
         bind = ',"bp":"e"' if phase == "f" else ""
         self._lines.append(
-            f'{{"ph":"{phase}","pid":{PID},"tid":{row},"ts":{_us(time)},"id":"{task}.{time}",'
-            f'"name":"wake","cat":"wake"{bind}}}'
+            f'{{"ph":"{phase}","pid":{PID},"tid":{row},"ts":{_us(time)},"id":"{id_}",'
+            f'"name":"{kind}","cat":"{kind}"{bind}}}'
         )
+
+    def _structure(self, chunk: Chunk) -> None:
+        for edge in self._nests.edges(chunk.columns, chunk.moves):
+            args, phase = json.dumps(edge.details), "b" if edge.begins else "e"
+            self._async(phase, edge.kind, edge.id, edge.task, edge.time, edge.kind, args)
+            self.report.written[edge.kind] += edge.begins
+        for arrow in self._nests.arrows(chunk.columns):
+            self._instant(
+                arrow.task, arrow.time, "is cancelled", "cancelled", json.dumps(arrow.details)
+            )
+            if arrow.asked < 0:
+                continue
+            id_ = f"cancel {arrow.details['scope']}.{arrow.task}.{arrow.time}"
+            self._arrow("cancel", "s", arrow.by * ROWS + TASK, arrow.asked, id_)
+            self._arrow("cancel", "f", arrow.task * ROWS + TASK, arrow.time, id_)
+            self.report.written["flow"] += 1
 
     def _pairs(self, chunk: Chunk) -> None:
         columns, strings = chunk.columns, chunk.columns.strings

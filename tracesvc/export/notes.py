@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tracesvc.events import (
     CancelRequest,
     CancelSource,
-    NurseryClose,
-    NurseryOpen,
+    Event,
     ObjectName,
     Overhead,
-    ScopeClose,
-    ScopeOpen,
     StepStack,
-    TaskCancelled,
     TaskError,
 )
+from tracesvc.export.nests import DRAWN
 from tracesvc.export.report import Exported
 from tracesvc.model.columns import Columns, Table
 
@@ -119,13 +117,15 @@ _MAKERS: Final = {
 }
 NOTED: Final = tuple(_MAKERS)
 """types of event that become notes"""
-_LEFT_OUT: Final = (NurseryOpen, NurseryClose, TaskCancelled, ScopeOpen, ScopeClose, ObjectName)
-"""types of event that formats which draw tasks do not tell of"""
+_LEFT_OUT: Final = (*DRAWN, ObjectName)
+"""types of event that not every format which draws tasks tells of"""
 
 
-def leave_out(columns: Columns, report: Exported) -> None:
-    """Count what is not told of a chunk."""
+def leave_out(columns: Columns, report: Exported, drawn: Collection[type[Event]] = ()) -> None:
+    """Count what is not told of a chunk; ``drawn`` are told."""
     for event in _LEFT_OUT:
+        if event in drawn:
+            continue
         count = int((columns.type == event.number).sum())
         if count:
             report.left_out[event.type] += count

@@ -1,9 +1,10 @@
 """Perfetto's protobuf format: for ui.perfetto.dev and ``trace_processor``.
 
 Tracks: one per task with a slice for each state it was in, one per run (a thread) with the steps in it, one per span;
-regions lie on a track below their task's.  A wake-up is an instant of the waker with a flow to the runnable slice that
-it began, which says the cause; a wait says the stack, where the trace has it.  What was lost is a slice on a track of
-its own, and stands in the statistics of the trace.
+regions lie on a track below their task's, nurseries and cancel scopes on another.  A wake-up is an instant of the waker
+with a flow to the runnable slice that it began, which says the cause; a wait says the stack, where the trace has it.  A
+cancellation is an instant of who asked for it for each task that it reached, with a flow to an instant there.  What was
+lost is a slice on a track of its own, and stands in the statistics of the trace.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tracesvc.events import (
 )
 from tracesvc.export import perfetto_proto as proto
 from tracesvc.export.lives import CREATE, RUNNABLE
+from tracesvc.export.nests import DRAWN, Arrow, Nests
 from tracesvc.export.notes import leave_out, notes_in
 from tracesvc.export.pairs import Paired, Pairs
 from tracesvc.export.replay import NAMELESS, Chunk, ProcInfo, Replay
@@ -48,7 +50,7 @@ __all__ = ["write"]
 
 Integers: TypeAlias = NDArray[np.int64]
 
-PROCESS, TASK, REGIONS, SPAN, RUN, COUNTER, LOSSES, IO, GC = range(9)
+PROCESS, TASK, REGIONS, SPAN, RUN, COUNTER, LOSSES, IO, GC, NESTS = range(10)
 """kinds of track; a track's uuid is its id times KINDS and its kind"""
 KINDS: Final = 16
 _PROCESS_TRACK: Final = KINDS + PROCESS
@@ -74,6 +76,8 @@ _CAUSES: Final = {int(cause): cause.name.lower() for cause in WakeCause if cause
 _CAUSE_NAME: Final = 1
 """id of the name of the debug annotation that says a cause; the ids of the causes are their numbers"""
 _PARENT: Final = proto.int_field(5, _PROCESS_TRACK)
+_CANCELS: Final = 1 << 62
+"""makes flows of cancellations others than those of the wake-ups at the same time"""
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -92,6 +96,7 @@ class _Writer:
         """index of a text -> whether it has been given out as a name"""
         self._io, self._gc, self._calls = Pairs(), Pairs(), Pairs()
         self._stacks = WaitStacks()
+        self._nests = Nests(self._report)
 
     def run(self) -> Exported:
         self._out(proto.defaults(1) + proto.defaults(2) + proto.interned(_FIXED))
@@ -122,7 +127,9 @@ class _Writer:
         self._pairs(chunk)
         self._annotations(chunk)
         self._notes(chunk)
-        leave_out(chunk.columns, self._report)
+        self._edges(chunk)
+        self._arrows(self._nests.arrows(chunk.columns))
+        leave_out(chunk.columns, self._report, DRAWN)
         self._losses(chunk)
         opened = [one for one in chunk.opened if one.kind == "span"]
         if opened:
@@ -290,6 +297,40 @@ class _Writer:
             tracks = np.where(tasks == 0, _PROCESS_TRACK, tasks * KINDS + TASK)
             texts = [text.encode("utf-8", "replace") for text in notes.texts]
             self._texts(INSTANT, notes.table.time, tracks, texts, notes.details)
+
+    def _edges(self, chunk: Chunk) -> None:
+        """Nurseries and scopes, begins and ends in order: those of a task lie on one track."""
+        edges = self._nests.edges(chunk.columns, chunk.moves)
+        if not edges:
+            return
+        data = [
+            proto.track(task * KINDS + NESTS, task * KINDS + TASK, "nurseries and scopes")
+            for task in dict.fromkeys(edge.task for edge in edges)
+            if self._is_new(task * KINDS + NESTS)
+        ]
+        self._out(b"".join(data))
+        self._report.written["slice"] += sum(edge.begins for edge in edges)
+        kinds = Raw(np.array([BEGIN if edge.begins else END for edge in edges], np.uint8))
+        names = [proto.text_field(23, edge.kind) if edge.begins else b"" for edge in edges]
+        times, tracks = np.array([(edge.time, edge.task * KINDS + NESTS) for edge in edges]).T
+        details = [proto.debug_annotations(edge.details) for edge in edges]
+        event = Nested(b"\x48", kinds, b"\x58", tracks, names, details)
+        packet = Nested(b"\x40", times, b"\x50\x01\x68\x02\x5a", event)
+        self._out(Records(len(edges), b"\x0a", packet).tobytes())
+
+    def _arrows(self, arrows: list[Arrow]) -> None:
+        known = [arrow for arrow in arrows if arrow.asked >= 0]
+        for some, begin in ((known, True), (arrows, False)):
+            if not some:
+                continue
+            tasks, times, asked, by = np.array([(a.task, a.time, a.asked, a.by) for a in some]).T
+            flow = _flow(b"\xf9\x02" if begin else b"\x81\x03", tasks + _CANCELS, times)
+            at, of = (asked, by) if begin else (times, tasks)
+            tracks = np.where(of == 0, _PROCESS_TRACK, of * KINDS + TASK)
+            names = [b"cancels" if begin else b"is cancelled"] * len(some)
+            details = [{} if begin else arrow.details for arrow in some]
+            self._texts(INSTANT, at, tracks, names, details, Some(asked >= 0, flow))
+        self._report.written["flow"] += len(known)
 
     def _child_tracks(self, tracks: Integers, names: list[bytes]) -> None:
         """Tracks of the process, each with a name of its own."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeVarTuple, Unpack
 
 import trio
@@ -29,6 +31,7 @@ def record(
     program: Callable[[Unpack[Arguments]], Awaitable[Any]],
     *args: *Arguments,
     seed: int | None = 0,
+    path: str | os.PathLike[str] | None = None,
     **options: Unpack[OptionKeywords],
 ) -> Trace:
     """Run a program by trio's virtual clock and hand back its trace, by that clock too.
@@ -53,11 +56,13 @@ def record(
       args: its arguments.
       seed: of the order in which trio runs what is runnable at once: the same seed, the same order.  None: as trio
         likes it, another one each time.
+      path: of a file to write the trace to as well, to look at it.
       options: of the tracer, see `tracesvc.recorder.options.Options`.  Unless said otherwise it records no stacks, for
         which of them there are depends on real time.
 
     Raises:
       TracerBusyError: something is being traced in this process.
+      OSError: the file cannot be written.
       TracerError: more was recorded than there is room for: about 65 million events.
       BaseException: what the program raises.
     """
@@ -76,7 +81,10 @@ def record(
         data = own_run.run(_finish, tracer)
     if lost := tracer.statistics().lost:
         raise TracerError(f"{sum(lost.values()):,} events had no room; record a shorter program")
-    return read(retime(read(data), jumps, procs))
+    data = retime(read(data), jumps, procs)
+    if path is not None:
+        Path(path).write_bytes(data)
+    return read(data)
 
 
 def _jumps_of(clock: trio.testing.MockClock) -> list[Jump]:
