@@ -202,6 +202,21 @@ def babeltrace(directory):
     return names, sum(map(int, re.findall(r"discarded (\d+) events?", done.stderr)))
 
 
+def test_text_has_words_where_the_trace_has_numbers(tmp_path, scopes):
+    export(scopes.read_bytes(), "text", tmp_path / "a.txt")
+    lines = [line.split() for line in (tmp_path / "a.txt").read_text().splitlines()]
+
+    def of(kind, field):
+        words = (word for line in lines if kind in line for word in line)
+        return {word.split("=")[1] for word in words if word.startswith(f"{field}=")}
+
+    assert of("cancel_request", "source") == {"called", "deadline", "error", "shutdown"}
+    assert of("task_exit", "outcome") == {"returned", "raised", "cancelled"}
+    assert of("task_runnable", "cause") >= {"task", "timer", "cancel"}
+    assert of("step_block", "reason") >= {"sleep", "nursery"}
+    assert of("proc_start", "kind") == {"run"}
+
+
 def spans_of(message):
     return [span for r in message.resource_spans for s in r.scope_spans for span in s.spans]
 

@@ -52,6 +52,20 @@ def test_a_second_is_one_of_the_virtual_clock():
     assert counter.time == pytest.approx(counter.value * 1e9, abs=100)
 
 
+def test_where_everybody_waits_the_run_loop_waits_too():
+    async def main():
+        await trio.sleep(3)
+        await works(1)
+
+    trace = record(main)
+    loop = summarize(trace).loop
+    assert loop.busy == pytest.approx(0.25, abs=1e-6)
+    assert loop.io_wait == pytest.approx(3e9, abs=10)
+    trace.rewind()
+    (wait,) = of(trace, "io_wait_start")
+    assert wait.timeout == 3 * 10**9
+
+
 def test_what_the_machine_does_meanwhile_does_not_matter():
     """The first time it is slow, and collects garbage whenever it can."""
 

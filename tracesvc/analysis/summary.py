@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tracesvc.analysis.loops import Loop, together
 from tracesvc.analysis.overhead import Change
 from tracesvc.analysis.pieces import Annotated, Gc, ThreadCalls
+from tracesvc.analysis.structure import Structure
 from tracesvc.analysis.survey import Survey
 from tracesvc.analysis.tasks import Step, TaskTime
 from tracesvc.analysis.values import CounterValues, Logs
@@ -62,6 +64,8 @@ class Summary:
     """calls in worker threads by function, the most time first"""
     counters: dict[str, CounterValues]
     logs: Logs
+    structure: Structure
+    """nurseries, cancel scopes, cancellations, exceptions"""
     choice: Choice
     """what was chosen to be recorded"""
     overhead: list[Change]
@@ -75,13 +79,21 @@ class Summary:
     damaged_bytes: int
 
     @property
+    def outcomes(self) -> dict[str, int]:
+        """Tasks of the table that have ended, by `tracesvc.events.Outcome`."""
+        total: Counter[str] = Counter()
+        for task in self.tasks.values():
+            total.update(task.outcomes)
+        return dict(total.most_common())
+
+    @property
     def lost(self) -> int:
         """Events that are not in the trace, as far as it tells."""
         return self.missing + sum(lost.events for lost in self.losses.values())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: plain dicts and lists; keys that are numbers become texts."""
-        return {**_plain(asdict(self)), "lost": self.lost}
+        return {**_plain(asdict(self)), "outcomes": self.outcomes, "lost": self.lost}
 
 
 def _plain(value: Any) -> Any:
@@ -142,6 +154,7 @@ def summarize(trace: Trace, *, own: bool = False) -> Summary:
         threads=survey.calls.result(),
         counters=survey.counters.result(),
         logs=survey.messages.result(),
+        structure=survey.structure.result(),
         choice=Choice() if session is None else session.choice,
         overhead=survey.overhead.result(),
         losses=survey.walk.books.lost,

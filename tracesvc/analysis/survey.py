@@ -10,6 +10,7 @@ import numpy as np
 from tracesvc.analysis.loops import LoopTimes
 from tracesvc.analysis.overhead import Changes
 from tracesvc.analysis.pieces import Annotations, Calls, Collections
+from tracesvc.analysis.structure import Structures
 from tracesvc.analysis.tasks import TaskTimes
 from tracesvc.analysis.values import Counters, Messages
 from tracesvc.model.columns import Columns
@@ -36,6 +37,7 @@ class Survey:
         self.counters: Final = Counters()
         self.messages: Final = Messages()
         self.overhead: Final = Changes()
+        self.structure: Final = Structures()
         self.types: Final[Tally[int]] = Tally()
         self.ends: dict[int, int] = {}
         """run with live tasks -> ns of the last that is known of it"""
@@ -84,3 +86,4 @@ class Survey:
         self.counters.add(columns)
         self.messages.add(columns)
         self.overhead.add(columns)
+        self.structure.add(columns)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracesvc.events import (
+    Outcome,
     Reason,
     StepBlock,
     StepStart,
@@ -81,6 +82,8 @@ class TaskTime:
     """after a loss, until an event or a snapshot tells the state again"""
     steps: int
     longest: Step | None
+    outcomes: dict[str, int]
+    """how many of them ended how: `tracesvc.events.Outcome`"""
 
 
 @dataclass(slots=True)
@@ -128,6 +131,7 @@ class TaskTimes:
         self._time = np.zeros((1, STATES), np.int64)
         self._count = np.zeros(1, np.int64)
         self._steps = np.zeros(1, np.int64)
+        self._ended = np.zeros((1, len(Outcome)), np.int64)
         self._longest: dict[int, Step] = {}
         self._records: Integers = np.zeros(0, np.int64)
         """by name: how long the longest step was"""
@@ -153,6 +157,7 @@ class TaskTimes:
             self._time = np.vstack((self._time, np.zeros((more, STATES), np.int64)))
             self._count = np.concatenate((self._count, np.zeros(more, np.int64)))
             self._steps = np.concatenate((self._steps, np.zeros(more, np.int64)))
+            self._ended = np.vstack((self._ended, np.zeros((more, len(Outcome)), np.int64)))
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -183,10 +188,17 @@ class TaskTimes:
         procs = {batch.proc for batch in columns.batches}
         proc = columns.proc[index] if len(procs) > 1 else np.full(len(index), min(procs))
         news = _Carried(task[index], proc, columns.time[index], state[index], name)
-        self._play(self._live.with_(news), len(self._live.task), procs)
+        exits = columns.of(TaskExit)
+        ends = np.searchsorted(index, exits.index), exits.outcome
+        self._play(self._live.with_(news), len(self._live.task), procs, ends)
 
-    def _play(self, rows: _Carried, carried: int, procs: set[int]) -> None:
-        """Rows in order of time for every task; the first ``carried`` of them are known already."""
+    def _play(
+        self, rows: _Carried, carried: int, procs: set[int], ends: tuple[Integers, Integers]
+    ) -> None:
+        """Rows in order of time for every task; the first ``carried`` of them are known already.
+
+        ``ends``: which of the others are ends of tasks, and the outcomes.
+        """
         order = order_of(rows.task)
         task, time, state = (values[order] for values in (rows.task, rows.time, rows.state))
         same = task[1:] == task[:-1]
@@ -200,6 +212,7 @@ class TaskTimes:
         runs = state == RUNNING
         begins = runs & (order >= carried)
         self._steps += np.bincount(name[begins], minlength=len(self._steps))
+        self._note_ends(name, order, carried, *ends)
         spent = np.maximum(time[1:] - time[:-1], 0)
         over = np.flatnonzero(same & (state[:-1] >= 0))
         self._spend(name[over], state[over], spent[over])
@@ -215,6 +228,17 @@ class TaskTimes:
     def _spend(self, names: Integers, states: Integers, spent: Integers) -> None:
         # Sums of doubles would not be exact.
         np.add.at(self._time.reshape(-1), names * STATES + states, spent)
+
+    def _note_ends(
+        self, name: Integers, order: Any, carried: int, ends: Integers, outcome: Integers
+    ) -> None:
+        if not len(ends):
+            return
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        strange = (outcome < 0) | (outcome >= len(Outcome))
+        kinds = np.where(strange, int(Outcome.UNKNOWN), outcome)
+        np.add.at(self._ended, (name[places[carried + ends]], kinds), 1)
 
     def _note_steps(
         self, rows: _Carried, order: Any, steps: Any, spent: Integers, runs: set[int]
@@ -336,6 +360,11 @@ class TaskTimes:
             unknown=time[UNKNOWN],
             steps=int(self._steps[i]),
             longest=self._longest.get(i),
+            outcomes={
+                outcome.name.lower(): int(self._ended[i, outcome])
+                for outcome in Outcome
+                if self._ended[i, outcome]
+            },
         )
 
 

@@ -22,6 +22,21 @@ REASONS: Final = 3
 """reasons for being blocked that are shown per task"""
 LEVELS: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 
+SOURCES: Final = {
+    "called": "cancel() was called",
+    "deadline": "its deadline passed",
+    "error": "an exception reached its nursery",
+    "interrupt": "Ctrl-C",
+    "shutdown": "the run ended",
+    "abandoned": "its task left the nursery open",
+    "unknown": "not known",
+}
+"""what had a scope cancelled"""
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
+
 
 class Page:
     """Prints a `Summary` table by table; empty ones are left out."""
@@ -35,6 +50,7 @@ class Page:
         self._tasks()
         self._annotated("Spans", self._summary.spans)
         self._annotated("Regions", self._summary.regions)
+        self._structure()
         self._loops()
         self._stalls()
         self._threads()
@@ -129,6 +145,35 @@ class Page:
             figures = [duration(ns) for ns in (d.p50, d.p90, d.p99, d.max)] if d.count else [""] * 4
             rows.row(name, f"{one.count:,}", f"{one.open:,}" if one.open else "", *figures)
         self._show(rows, len(found) - ROWS)
+
+    def _structure(self) -> None:
+        """How tasks ended, and what was cancelled."""
+        structure, outcomes = self._summary.structure, self._summary.outcomes
+        ended = {outcome: n for outcome, n in outcomes.items() if outcome != "unknown"}
+        if structure.cancelled:
+            rows = self._table("Cancellations", "because", "scopes", "tasks reached")
+            for source, one in structure.cancelled.items():
+                said = SOURCES.get(source, source)
+                rows.row(said, f"{one.scopes:,}", f"{one.reached:,}")
+            self._show(rows)
+        elif ended or not structure.is_empty:
+            self._console.print()
+        if ended:
+            self._say(f"tasks that ended: {_counts(ended)}", "dim")
+        nurseries, scopes = structure.nurseries, structure.scopes
+        if nurseries.opened:
+            most = f", {nurseries.children:,} children at most" if nurseries.closed else ""
+            open_ = max(0, nurseries.opened - nurseries.closed)
+            self._say(f"nurseries: {nurseries.opened:,}, {open_:,} still open{most}", "dim")
+        if scopes.entered:
+            self._say(
+                f"cancel scopes: {scopes.entered:,} entered, a cancellation ended {scopes.caught:,}",
+                "dim",
+            )
+        if structure.errors:
+            first = dict(list(structure.errors.items())[:ROWS])
+            more = ", ..." if len(structure.errors) > ROWS else ""
+            self._say(f"exceptions that reached a nursery: {_counts(first)}{more}", "dim")
 
     def _loops(self) -> None:
         loops = self._summary.loops

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tracesvc.events import EVENTS, Reason
+from tracesvc.events import EVENTS, CancelSource, Outcome, ProcKind, Reason, WakeCause
 from tracesvc.export.books import Books
 from tracesvc.export.report import Exported
 from tracesvc.export.words import cause_of, lost_text
@@ -27,6 +28,22 @@ from tracesvc.model.reader import Trace
 __all__ = ["write_jsonl", "write_text"]
 
 _FIELDS: Final = {n: [field.name for field in event.fields] for n, event in EVENTS.items()}
+_ROLES: Final[dict[str, type[enum.IntEnum]]] = {
+    "reason": Reason,
+    "cause": WakeCause,
+    "outcome": Outcome,
+    "cancel source": CancelSource,
+    "proc kind": ProcKind,
+}
+_WORDS: Final = {
+    event.type: [
+        (field.name, {int(one): one.name.lower() for one in _ROLES[field.role]})
+        for field in event.fields
+        if field.role in _ROLES
+    ]
+    for event in EVENTS.values()
+}
+"""type of event -> its fields with numbers that are words to people"""
 PIECE: Final = 4096
 """lines that are written together"""
 
@@ -56,8 +73,8 @@ def write_text(trace: Trace, out: Callable[[bytes], Any]) -> Exported:
             return f"{clock:>14} proc {row['proc']:<4} LOSS {row['text']}"
         kind, proc = row.pop("type"), row.pop("proc", None)
         row.pop("seq", None)
-        if "reason" in row and 0 <= row["reason"] < len(Reason):
-            row["reason"] = Reason(row["reason"]).name.lower()
+        for name, words in _WORDS.get(kind, ()):
+            row[name] = words.get(row[name], row[name])
         fields = " ".join(f"{key}={_shown(value)}" for key, value in row.items() if value != "")
         where = "" if proc is None else f"proc {proc}"
         return f"{clock:>14} {where:<9} {kind} {fields}".rstrip()

@@ -17,6 +17,7 @@ from tracesvc.recorder.clock import now
 from tracesvc.recorder.errors import TracerError
 from tracesvc.recorder.options import OptionKeywords
 from tracesvc.recorder.tracer import Tracer
+from tracesvc.recorder.tree import in_any_task
 from tracesvc.testing.retime import Jump, retime
 
 __all__ = ["record"]
@@ -97,7 +98,8 @@ def _jumps_of(clock: trio.testing.MockClock) -> list[Jump]:
         before = time = now()
         while time == before:  # no event has this moment, so each is before it or after
             time = now()
-        jumps.append(Jump(time, round(clock.current_time() * 1e9)))
+        idle = not in_any_task()
+        jumps.append(Jump(time, round(clock.current_time() * 1e9), idle))
         while now() == time:
             pass
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
-from tracesvc.events import Counter, GcEnd, GcStart, Overhead
+from tracesvc.events import (
+    Counter,
+    GcEnd,
+    GcStart,
+    IoWaitEnd,
+    IoWaitStart,
+    Overhead,
+    ProcKind,
+)
 from tracesvc.format import Batch, End, Generation, Header, Item, ProcRow, Procs, SessionWriter
 from tracesvc.format.batch import SLOTS
 from tracesvc.model.reader import Trace
@@ -26,6 +34,8 @@ class Jump(NamedTuple):
     """ns of the trace's clock; no event has exactly this time"""
     virtual: int
     """ns of the virtual clock, from then on"""
+    idle: bool
+    """every task was blocked: the run loop waits"""
 
 
 class _Record(NamedTuple):
@@ -42,53 +52,81 @@ def retime(trace: Trace, jumps: Iterable[Jump], procs: Collection[int]) -> bytes
     """A whole trace anew, in one generation, by the virtual clock; only with what ``procs`` have written.
 
     An event's time is the virtual one and a ns for each event up to it: what comes later is later, and nothing seems to
-    have taken less than it did.
+    have taken less than it did.  Where the clock jumped because every task was blocked, the run loop has waited.
 
     Args:
       trace: as recorded, without losses.
-      jumps: in order.
+      jumps: in order, of the clock of the first run.
       procs: their numbers.
     """
     header, records, rows = _read(trace, procs)
-    writer = SessionWriter()
-    wall = header.wall
-    frames = [writer.header(header)]
-    frames += writer.generation(Generation(0, 0, wall, header.session), [])
-    following = iter([*jumps, Jump(1 << 62, 0)])
-    jump, virtual, place = next(following), 0, 0
-    pieces: dict[int, list[Any]] = {}
-    written: dict[int, int] = {}
-
-    def write(proc: int) -> None:
-        piece = pieces.pop(proc)
-        first = written.get(proc, 0)
-        frames.extend(writer.events(proc, first, piece))
-        written[proc] = first + len(piece) // SLOTS
-
+    run = min(proc for proc, row in rows.items() if row.kind == ProcKind.RUN)
+    stream = _Stream(header)
+    left = [*jumps][::-1]
     for record in sorted(records):
-        while jump.real <= record.time:
-            jump, virtual = next(following), jump.virtual
-        place += 1
-        time = virtual + place
-        values = record.fields
-        slots = (*values[:2], values[2:]) if len(values) > 3 else (*values, 0, 0, 0)[:3]
-        piece = pieces.setdefault(record.proc, [])
-        piece += (record.number, time, *slots)
+        while left and left[-1].real <= record.time:
+            stream.jump(left.pop(), run)
+        stream.put(record.proc, record.number, record.fields)
+    for jump in reversed(left):
+        stream.virtual = jump.virtual
+    return stream.end(rows)
+
+
+class _Stream:
+    """What is written."""
+
+    def __init__(self, header: Header) -> None:
+        self._writer: Final = SessionWriter()
+        self._wall: Final = header.wall
+        self._frames = [self._writer.header(header)]
+        clock = Generation(0, 0, header.wall, header.session)
+        self._frames += self._writer.generation(clock, [])
+        self.virtual = 0
+        """ns"""
+        self._place = 0
+        self._pieces: dict[int, list[Any]] = {}
+        self._written: dict[int, int] = {}
+
+    def jump(self, jump: Jump, run: int) -> None:
+        """The clock jumps."""
+        before, self.virtual = self.virtual, jump.virtual
+        if jump.idle:
+            self._place += 1
+            waits = IoWaitStart.number, before + self._place, jump.virtual - before, 0, 0
+            self._add(run, waits)
+            self.put(run, IoWaitEnd.number, ())
+
+    def put(self, proc: int, number: int, fields: tuple[Any, ...]) -> None:
+        """The next event."""
+        self._place += 1
+        slots = (*fields[:2], fields[2:]) if len(fields) > 3 else (*fields, 0, 0, 0)[:3]
+        self._add(proc, (number, self.virtual + self._place, *slots))
+
+    def _add(self, proc: int, record: tuple[Any, ...]) -> None:
+        piece = self._pieces.setdefault(proc, [])
+        piece += record
         if len(piece) >= _PIECE * SLOTS:
-            write(record.proc)
-    for proc in list(pieces):
-        write(proc)
-    frames += writer.procs(
-        [
-            row._replace(emitted=written.get(proc, 0), lost=0, live=False)
+            self._write(proc)
+
+    def _write(self, proc: int) -> None:
+        piece = self._pieces.pop(proc)
+        first = self._written.get(proc, 0)
+        self._frames += self._writer.events(proc, first, piece)
+        self._written[proc] = first + len(piece) // SLOTS
+
+    def end(self, rows: dict[int, ProcRow]) -> bytes:
+        """All of it."""
+        for proc in list(self._pieces):
+            self._write(proc)
+        accounts = [
+            row._replace(emitted=self._written.get(proc, 0), lost=0, live=False)
             for proc, row in sorted(rows.items())
         ]
-    )
-    while jump.real < 1 << 62:  # nothing came after the last ones
-        jump, virtual = next(following), jump.virtual
-    end = virtual + place + 1
-    frames.append(writer.end(End(end, wall + end, sum(written.values()), 0)))
-    return b"".join(frame.data for frame in frames)
+        self._frames += self._writer.procs(accounts)
+        end = self.virtual + self._place + 1
+        total = sum(self._written.values())
+        self._frames.append(self._writer.end(End(end, self._wall + end, total, 0)))
+        return b"".join(frame.data for frame in self._frames)
 
 
 def _read(trace: Trace, procs: Collection[int]) -> tuple[Header, list[_Record], dict[int, ProcRow]]:
