@@ -15,6 +15,7 @@ from tracesvc.analysis.timeline import Index
 from tracesvc.analysis.timeline.window import window
 from tracesvc.format import StreamDecoder, compress
 from tracesvc.service import timeline
+from tracesvc.service.overviews import Overviews
 from tracesvc.store import FileStore
 
 
@@ -92,7 +93,7 @@ async def test_who_asks_while_a_session_is_indexed_is_told_how_far_it_is(service
 
 
 async def test_indexes_are_let_go_of_when_they_are_too_many(service):
-    indexes = timeline.Indexes(held=1)
+    indexes = timeline.Indexes(Overviews(service.store, 0), held=1)
     for seed in (1, 2):
         stream = program(seed, events=300)
         await service.post(stream.session, 0, stream.data)

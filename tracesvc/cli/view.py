@@ -65,7 +65,13 @@ async def _view(config: object, store: object, browser: bool) -> None:
         async with trio.open_nursery() as nursery:
 
             async def serve_to_the_end(task_status: trio.TaskStatus[str]) -> None:
-                await serve(config, store=shown, stopping=stopping, task_status=task_status)
+                await serve(
+                    config,
+                    store=shown,
+                    shown=shown.sessions[:1],
+                    stopping=stopping,
+                    task_status=task_status,
+                )
                 nursery.cancel_scope.cancel()
 
             url = await nursery.start(serve_to_the_end)

@@ -62,6 +62,8 @@ for _number, _state in _MOVES.items():
 # rows of the arrays that are carried from chunk to chunk
 _TASK, _PROC, _SEQ, _TIME, _SINCE, _KIND, _STATE, _A, _B, _NAME = range(10)
 _ROWS: Final = 10
+_ENDS: Final = (_TIME, _KIND, _A, _B)
+"""of an event that ends a phase, what the phase keeps"""
 
 
 @dataclass(slots=True)
@@ -191,7 +193,7 @@ class PhaseMaker:
         if not rows.shape[1]:
             return _none()
         order = order_of(rows[_TASK])
-        rows = rows[:, order]
+        rows = rows.take(order, axis=1)  # in memory row by row, which indexing would not leave it
         task = rows[_TASK]
         same = task[1:] == task[:-1]
         first = np.concatenate(([True], ~same))
@@ -203,7 +205,10 @@ class PhaseMaker:
         over = np.flatnonzero(same & (rows[_STATE, :-1] != State.DEAD))
         last = np.concatenate((~same, [True]))
         self._live = rows[:, last & (rows[_STATE] != State.DEAD)]
-        return _phases(rows[:, over], rows[:, over + 1])
+        ends = np.zeros((_ROWS, len(over)), np.int64)
+        for row in _ENDS:
+            rows[row, 1:].take(over, out=ends[row])
+        return _phases(rows.take(over, axis=1), ends)
 
     def _judge(self, rows: Integers, same: Any, first: Any, news: Any) -> None:
         """Hold every event against the table of states."""

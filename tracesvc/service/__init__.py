@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final
 
@@ -49,13 +50,15 @@ async def serve(
     *,
     certificate: Certificate | None = None,
     store: Store | None = None,
+    shown: Sequence[str] = (),
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the service until ``stopping`` is set, then end it in good order.
 
     ``certificate``: what it says of itself in TLS; it may be told to `Certificate.reload`.  ``store`` takes the
-    place of the one in the data directory.  ``task_status`` is told the URL once the service answers.
+    place of the one in the data directory.  ``shown``: sessions that somebody is about to look
+    at, which are indexed at once.  ``task_status`` is told the URL once the service answers.
 
     Raises:
       ServiceError: the address cannot be listened on, or the tokens cannot be read.
@@ -86,6 +89,10 @@ async def serve(
                 store.observe_commits(measured.commits.observe)
             nursery.start_soon(watch_loop, measured)
             nursery.start_soon(app.state.indexes.let_go)
+            for session in shown:
+                nursery.start_soon(app.state.indexes.prepare, store, session)
+            if config.overview_events:
+                nursery.start_soon(app.state.overviews.run)
 
             async def answer(task_status: trio.TaskStatus[None]) -> None:
                 await server.run(

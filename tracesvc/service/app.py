@@ -20,6 +20,7 @@ from tracesvc.service.exports import Exports, export
 from tracesvc.service.ingest import Shortcut, ingest
 from tracesvc.service.limits import Limits
 from tracesvc.service.openapi import description
+from tracesvc.service.overviews import Overviews
 from tracesvc.service.page import page
 from tracesvc.service.parquet import parquet
 from tracesvc.service.problems import Guard, handlers
@@ -102,5 +103,6 @@ def make_app(
     measured.agents.set_function(lambda: len(app.state.agents))
     app.state.agents = commands.Agents()
     app.state.exports = Exports()
-    app.state.indexes = Indexes()
+    app.state.overviews = Overviews(store, config.overview_events)
+    app.state.indexes = Indexes(app.state.overviews)
     return app

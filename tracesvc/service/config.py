@@ -93,6 +93,8 @@ class Config:
     """without a frame until a session without an end is archived as far as it goes"""
     forget_after: float = 60.0
     """after its last frame until the stream forgets a session that the bucket has as a whole"""
+    overview_events: int = 1_000_000
+    """of a session that a first picture is kept of once it is over, so that it opens at once; 0: of none"""
     trace_itself: bool = True
     """whether the service has a flight recorder of itself, for ``GET /debug/...``"""
     server: str = "anycorn"

@@ -92,6 +92,7 @@ async def ingest(request: Request) -> Response:
         await intake.identify()
     durable = await intake.take(request, config)
     request.app.state.metrics.ingested.inc(max(0, durable - offset))
+    request.app.state.overviews.heard(session)
     return Response(b'{"offset": %d}' % durable, media_type="application/json")
 
 

@@ -1,16 +1,20 @@
 """Pictures of a session: its rows, a window of them, one place, all tasks at an instant.
 
 All of it is asked of an `Index`, which is made when somebody asks first and kept while there is room.  Making one takes
-about a second per million events; a request works on it for a while and, if it is not done by then, answers 202 with
-how far it has got: ask again.  So nothing is computed that nobody waits for, and a session that grows is indexed as
-it does.
+about half a second per million events; a request works on it for a while and, if it is not done by then, answers 202
+with how far it has got: ask again.  So nothing is computed that nobody waits for, and a session that grows is indexed
+as it does.
+
+Who does not want to wait says ``rough``: the outline and the timeline then come at once, from the session's `Overview`
+or, where there is none, from what has been indexed by now, and say how much that is.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +24,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tracesvc.service.parameters import integer
+from tracesvc.service.overview import Overview, OverviewError
+from tracesvc.service.overviews import Overviews
+from tracesvc.service.parameters import boolean, integer
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import SessionInfo, Store
 
@@ -29,10 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Indexes", "picture_routes"]
 
-PIECE: Final = 1 << 20
-"""bytes indexed at once"""
+PIECE: Final = 256 << 10
+"""bytes indexed at once; whoever asks meanwhile waits for so many"""
+FRESH: Final = 4 << 20
+"""bytes: who is in a hurry waits for them to be indexed, as those of a session that grows, but not for more"""
 PATIENCE: Final = 0.5
 """seconds that a request works on an index before it says how far it has got"""
+HASTE: Final = 0.15
+"""seconds that a rough one works on it"""
+LONGEST: Final = 3.0
+"""seconds between two pictures of what has been indexed by then"""
 TIDY: Final = 4 << 20
 """bytes of a stream, after which memory is given back"""
 HELD: Final = 1 << 30
@@ -51,6 +63,8 @@ class _Kept:
         self.lock = trio.Lock()
         self.users = 0
         self.asked = trio.current_time()
+        self.parts = 0
+        """how often what was indexed by then has been shown"""
         self.tidied = 0
         """bytes of the stream that it had when memory was given back last"""
 
@@ -58,7 +72,8 @@ class _Kept:
 class Indexes:
     """Makes indexes, and keeps those that were asked for last."""
 
-    def __init__(self, held: int = HELD) -> None:
+    def __init__(self, overviews: Overviews, held: int = HELD) -> None:
+        self._overviews = overviews
         self._held = held
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._limiter = trio.CapacityLimiter(2)
@@ -68,26 +83,72 @@ class Indexes:
     ) -> tuple[Any, float]:
         """(answer, 1.0), or (None, how much of the session is indexed); ``question`` is asked in a thread."""
         info = await store.info(session)
+        with self._using(info) as kept:
+            done = await self._extend(kept, store, info, PATIENCE)
+            if done < 1:
+                return None, done
+            return await self._answer(kept, question), 1.0
+
+    async def look(
+        self,
+        store: Store,
+        session: str,
+        question: Callable[[Index], Any],
+        roughly: Callable[[Overview], Any],
+        *,
+        hurry: bool,
+    ) -> dict[str, Any]:
+        """What there is by now: ``indexed`` says how much, ``rough`` whether it is the overview that answered.
+
+        ``hurry``: it is not to work on the index for long, for something is indexed that can be shown.
+        """
+        info = await store.info(session)
+        kept = self._kept.get(info.session)
+        done = 0.0 if kept is None else min(1.0, kept.index.fed / max(info.bytes, 1))
+        if done < 1:
+            overview = await self._overviews.get(info)
+            if overview is not None:
+                try:
+                    answer = await self._in_thread(partial(roughly, overview))
+                except OverviewError:
+                    await self._overviews.drop(info)
+                else:
+                    return {**answer, "indexed": done, "rough": True}
+        with self._using(info) as kept:
+            patience = HASTE
+            if done and not hurry:
+                # each time a part is shown costs, so it is done less and less often
+                patience = min(PATIENCE * 1.5**kept.parts, LONGEST) if kept.parts else 0.0
+                kept.parts += 1
+            waits = info.bytes - kept.index.fed <= FRESH or not (hurry and done)
+            if patience and waits:
+                done = await self._extend(kept, store, info, patience)
+            answer = await self._answer(kept, question, soon=done < 1)
+        return {**answer, "indexed": done, "rough": False}
+
+    async def prepare(self, store: Store, session: str) -> None:
+        """Index a session that somebody is about to look at."""
+        info = await store.info(session)
+        with self._using(info) as kept:
+            while await self._extend(kept, store, info, PATIENCE) < 1:
+                pass
+
+    @contextmanager
+    def _using(self, info: SessionInfo) -> Iterator[_Kept]:
         kept = self._kept.get(info.session)
         if kept is None:
             # not at the top: NumPy takes a while to load, and who only collects traces never needs it
             from tracesvc.analysis.timeline import Index
 
             kept = self._kept.setdefault(info.session, _Kept(Index(self._held)))
+            self._overviews.heard(info.session)  # for the next time
         self._kept.move_to_end(info.session)
         kept.users += 1
         try:
-            async with kept.lock:
-                done = await self._extend(kept.index, store, info)
-                if done < 1:
-                    return None, done
-                answer = await self._in_thread(partial(_ask, kept.index, question))
-                if kept.index.fed - kept.tidied > TIDY:
-                    kept.tidied = kept.index.fed
-                    await self._in_thread(_give_back)
-                return answer, 1.0
-        except BaseException:
-            self._kept.pop(info.session, None)  # half fed: begin anew
+            yield kept
+        except Exception:
+            if self._kept.get(info.session) is kept:
+                del self._kept[info.session]  # half fed: begin anew
             raise
         finally:
             kept.users -= 1
@@ -109,17 +170,30 @@ class Indexes:
             if idle:
                 await self._in_thread(_give_back)
 
-    async def _extend(self, index: Index, store: Store, info: SessionInfo) -> float:
-        deadline = trio.current_time() + PATIENCE
+    async def _extend(self, kept: _Kept, store: Store, info: SessionInfo, patience: float) -> float:
+        """Work on it for a while; how much of it there is then. Others get their turn between two pieces."""
+        index = kept.index
+        deadline = trio.current_time() + patience
         while index.fed < info.bytes:
-            size = min(PIECE, info.bytes - index.fed)
-            data = await store.read(info.session, index.fed, size)
-            if not data:
-                break
-            await self._in_thread(partial(index.feed, data))
+            async with kept.lock:
+                size = min(PIECE, info.bytes - index.fed)
+                data = await store.read(info.session, index.fed, size) if size > 0 else b""
+                if not data:
+                    break
+                await self._in_thread(partial(index.feed, data))
             if trio.current_time() >= deadline and index.fed < info.bytes:
                 return index.fed / info.bytes
         return 1.0
+
+    async def _answer(
+        self, kept: _Kept, question: Callable[[Index], Any], *, soon: bool = False
+    ) -> Any:
+        async with kept.lock:
+            answer = await self._in_thread(partial(_ask, kept.index, question, soon=soon))
+            if kept.index.fed - kept.tidied > TIDY:
+                kept.tidied = kept.index.fed
+                await self._in_thread(_give_back)
+        return answer
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await trio.to_thread.run_sync(
@@ -144,17 +218,25 @@ def _give_back() -> None:
         trim(0)
 
 
-def _ask(index: Index, question: Callable[[Index], Any]) -> Any:
-    index.settle()
+def _ask(index: Index, question: Callable[[Index], Any], *, soon: bool) -> Any:
+    index.settle(soon=soon)
     return question(index)
 
 
-async def _answer(request: Request, question: Callable[[Index], Any]) -> Response:
-    """The answer as msgpack; 202 while the session is being indexed."""
+async def _answer(
+    request: Request,
+    question: Callable[[Index], Any],
+    roughly: Callable[[Overview], Any] | None = None,
+    *,
+    hurry: bool = False,
+) -> Response:
+    """The answer as msgpack; 202 while the session is being indexed, unless what there is will do."""
     indexes: Indexes = request.app.state.indexes
-    answer, done = await indexes.ask(
-        request.app.state.store, request.path_params["session"], question
-    )
+    store, session = request.app.state.store, request.path_params["session"]
+    if roughly is not None and boolean(request, "rough"):
+        answer, done = await indexes.look(store, session, question, roughly, hurry=hurry), 1.0
+    else:
+        answer, done = await indexes.ask(store, session, question)
     if done < 1:
         return JSONResponse({"indexed": done}, 202, {"retry-after": "1"})
     if answer is None:
@@ -167,16 +249,17 @@ async def _answer(request: Request, question: Callable[[Index], Any]) -> Respons
 
 
 async def outline(request: Request) -> Response:
-    """``GET /v1/sessions/{session}/outline``: which rows there are: tasks, runs, threads, spans, counters."""
+    """``GET /v1/sessions/{session}/outline?rough``: which rows there are: tasks, runs, threads, spans, counters."""
     from tracesvc.analysis.timeline.outline import outline
 
-    return await _answer(request, outline)
+    return await _answer(request, outline, lambda overview: overview.outline)
 
 
 async def timeline(request: Request) -> Response:
-    """``GET /v1/sessions/{session}/timeline?start&end&width&rows=t1,t2,r1``: what is on the rows of a window.
+    """``GET /v1/sessions/{session}/timeline?start&end&width&rows=t1,t2,r1&rough``: what is on the rows of a window.
 
     ``start`` and ``end``: ns by the clock of the trace; by default all of it.  Without ``rows`` the first 200.
+    An overview answers with all of the session, in the width that it has.
     """
     from tracesvc.analysis.timeline.window import MAX_ROWS, WIDEST, first_rows, window
 
@@ -193,7 +276,10 @@ async def timeline(request: Request) -> Response:
         until = max(end or index.ended, begin + 1)
         return window(index, begin, until, width, first_rows(index) if rows is None else rows)
 
-    return await _answer(request, question)
+    def roughly(overview: Overview) -> Any:
+        return overview.window(overview.first_rows() if rows is None else rows)
+
+    return await _answer(request, question, roughly, hurry=True)
 
 
 async def sums(request: Request) -> Response:

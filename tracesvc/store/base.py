@@ -202,6 +202,10 @@ class Store(Protocol):
         """The file that holds the stream, or a directory with its segments; `tracesvc.read` takes either."""
         ...
 
+    async def beside(self, session: str) -> Path | None:
+        """A directory for what can be made anew of the session, and goes with it; None: there is no place for that."""
+        ...
+
     async def table(self, session: str, table: str) -> TableFile:
         """What is known of a table of a session that has been compacted.
 

@@ -297,6 +297,11 @@ class FileStore:
         starts = stored.files.starts
         return stored.files.path(starts[0]) if len(starts) == 1 else stored.files.directory
 
+    async def beside(self, session: str) -> Path | None:
+        stored = await self._take_known(session)
+        self._give_back(stored)
+        return stored.files.directory
+
     # --- tables ------------------------------------------------------------------------------------
 
     def compaction_of(self, how: Compact = Compact()) -> FileCompaction:  # noqa: B008  # it is frozen

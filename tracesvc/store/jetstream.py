@@ -383,6 +383,11 @@ class JetStreamStore:
         info = await self.info(session)
         return await self._copies.path(session, info.bytes)
 
+    async def beside(self, session: str) -> Path | None:
+        """None: a replica has nothing of its own."""
+        await self.info(session)
+        return None
+
     # --- tables ------------------------------------------------------------------------------------
 
     async def table(self, session: str, table: str) -> TableFile:

@@ -208,6 +208,11 @@ class ShownFiles:
     async def path(self, session: str) -> Path:
         return (await self._of(session)).path
 
+    async def beside(self, session: str) -> Path | None:
+        """None: what lies beside a file is somebody else's."""
+        await self._of(session)
+        return None
+
 
 def _made_up(path: Path) -> str:
     """A name for what has none of its own."""

@@ -32,21 +32,39 @@ class Open {
 
   at(ns) { return this.outline.began + BigInt(Math.max(0, Math.round(ns))); }
 
-  async load(progress) {
-    this.info = await json(path(this.name));
-    await this.refresh(progress);
+  /** Soon: what there is is roughly right, or only a part; `complete` makes it whole. */
+  async load() {
+    const [info, outline] = await Promise.all([json(path(this.name)), ask(path(this.name, "/outline?rough=true"))]);
+    this.info = info;
+    this.outline = new Outline(outline);
   }
 
-  async refresh(progress) {
+  async refresh() {
     const before = this.outline;
-    this.outline = new Outline(await ask(path(this.name, "/outline"), { progress }), before);
+    this.outline = new Outline(await ask(path(this.name, "/outline?rough=true")), before);
     if (this.outline.closed && this.info.state === "live") this.info = await json(path(this.name));
     return this.outline;
   }
+
+  /** Until all of the session is indexed; `grown(outline)` is told when there is more to see, `progress(share)` how far it is. */
+  async complete(progress, grown) {
+    this.leaving = new AbortController();
+    const { signal } = this.leaving;
+    while (this.outline.indexed < 1) {
+      progress(this.outline.indexed);
+      const exactly = this.outline.rough;  // the overview has all rows already: better is only what is exact
+      const data = await ask(path(this.name, `/outline${exactly ? "" : "?rough=true"}`), { signal, progress });
+      this.outline = new Outline({ indexed: 1, rough: false, ...data }, this.outline);
+      grown(this.outline);
+    }
+    progress(1);
+  }
+
+  close() { this.leaving?.abort(); this.live?.close(); }
 }
 
 const bar = document.getElementById("bar"), main = document.getElementById("main");
-const app = { open: null, view: null, tab: "", go };
+const app = { open: null, view: null, tab: "", indexed: 1, go };
 
 /** Where an address leads: {session, tab, params}; {} is the list. */
 function parsed() {
@@ -69,7 +87,7 @@ async function route() {
   if (app.view && app.open?.name === to.session && app.tab === to.tab && app.view.restore?.(to.params)) return;
   app.view?.close();
   app.view = null;
-  if (app.open && app.open.name !== to.session) { app.open.live?.close(); app.open = null; }
+  if (app.open && app.open.name !== to.session) { app.open.close(); app.open = null; }
   app.tab = to.tab;
   if (!to.session) {
     document.title = "tracesvc";
@@ -80,11 +98,16 @@ async function route() {
   try {
     if (!app.open) {
       const open = new Open(to.session);
-      const bar = h("progress", { max: 1, value: 0 }), text = h("div", {}, "Opening the session");
-      swap(main, h("div", { class: "progress" }, text, bar));
-      await open.load((done) => { bar.value = done; text.textContent = `Indexing the session, ${Math.floor(done * 100)} %`; });
-      if (mine !== turn) return;
+      const text = h("div", {}, "Opening the session"), done = h("progress", { max: 1, value: 0, "aria-label": "Indexed" });
+      swap(main, h("div", { class: "progress" }, text, done));
+      await open.load();
+      if (mine !== turn) { open.close(); return; }
       app.open = open;
+      app.indexed = open.outline.indexed;
+      // Whoever wants a certain place, or other than the picture, is shown it when it is there.
+      const wait = !open.outline.rough && (to.tab !== "timeline" || to.params.size > 0);
+      const completed = open.complete((share) => { indexing(share); done.value = share; if (share < 1) text.textContent = `Indexing the session, ${Math.floor(share * 100)} %`; }, (outline) => { if (app.open === open) app.view?.grown?.(outline); });
+      if (wait) { await completed; if (mine !== turn) return; } else completed.catch((error) => { if (error.name !== "AbortError") { indexing(1); app.view?.failed?.(error); } });
     }
     document.title = `${app.open.outline.source.name || app.open.name.slice(0, 8)} · tracesvc`;
     drawBar();
@@ -99,6 +122,15 @@ async function route() {
   }
 }
 
+/** How much of the session is indexed: until all is, the bar says so. */
+function indexing(share) {
+  app.indexed = share;
+  if (!app.indexing) return;
+  app.indexing.hidden = share >= 1;
+  app.indexing.querySelector("progress").value = share;
+  app.indexing.querySelector("span").textContent = `indexing ${Math.floor(share * 100)} %`;
+}
+
 function drawBar() {
   const { open, tab } = app;
   const theme = h("button", { class: "quiet", title: "Dark or light (t)", "aria-label": isDark() ? "Light theme" : "Dark theme", onclick: flip }, isDark() ? "☀" : "☾");
@@ -108,9 +140,11 @@ function drawBar() {
   const { source } = open.outline;
   app.mark = h("span", {}, markOf(open.info.state));
   app.search = new Search(app);
+  app.indexing = h("div", { class: "indexing", hidden: true, title: "The picture becomes exact as the session is indexed" }, h("span", {}), h("progress", { max: 1, value: 0, "aria-label": "Indexed" }));
+  indexing(app.indexed);
   swap(bar, brand, h("div", { class: "crumb" }, h("strong", { dir: "auto" }, source.name || "(no name)"), h("span", {}, [source.host, source.pid ? `pid ${source.pid}` : ""].filter(Boolean).join(" "))), app.mark,
     h("nav", { class: "tabs", "aria-label": "Views" }, TABS.map(([key, text]) => h("a", { href: address(open.name, key, app.open.memory[key] ?? {}), "aria-current": key === tab ? "page" : false, "data-tab": key }, text))),
-    h("span", { class: "gap" }), app.search.element, downloads(app), theme, about);
+    app.indexing, h("span", { class: "gap" }), app.search.element, downloads(app), theme, about);
 }
 
 function flip() { toggleTheme(); drawBar(); announce(isDark() ? "Dark" : "Light"); if (app.open) app.open.live?.draw(); }

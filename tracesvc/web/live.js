@@ -20,7 +20,8 @@ export class Live {
     this.seen = 0;
     this.recent = [];
     this.latest = 0;        // ns, of the last event that has come
-    this.offset = this.open.outline.offset;
+    // of a session that is being indexed still, what is behind is not asked for: that would be all of it
+    this.offset = this.open.outline.indexed < 1 ? Math.max(this.open.info.bytes, this.open.outline.offset) : this.open.outline.offset;
     this.decoder = new StreamDecoder(this.offset, EVENTS);
     this.listeners = new Set();
     this.queue = [];   // [ms, ns]: when something came, and how far it went

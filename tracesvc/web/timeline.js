@@ -135,9 +135,13 @@ export class Timeline {
   }
 
   replaceOutline(outline) {
-    const id = this.rows[this.focus]?.id;
+    const id = this.rows[this.focus]?.id, before = this.outline;
     this.outline = outline;
     this.focus = Math.max(0, outline.byId.get(id) ?? 0);
+    if (before.indexed < 1) {  // who saw the whole of a part sees the whole of what it has become
+      this.version++;
+      if (this.start <= 0 && this.end >= before.ended) this.show(0, outline.ended, true);
+    }
     this.dirty();
   }
 
@@ -190,6 +194,7 @@ export class Timeline {
   /** Whether what there is of a row is good enough for the view. */
   good(content) {
     if (!content) return false;
+    if (content.rough) return content.version === this.version;
     const detail = this.span / this.width, had = (content.to - content.from) / content.width;
     // what has been told one by one stays right however far one looks into it
     const exact = content.exact && content.version === this.version;
@@ -217,8 +222,10 @@ export class Timeline {
     const began = this.outline.began;
     this.asked = new AbortController();
     try {
-      const answer = await ask(path(this.session, `/timeline${query({ start: began + BigInt(start), end: began + BigInt(end), width, rows: wanted.slice(0, 400).join(",") })}`), { signal: this.asked.signal });
-      this.take(answer, { from: answer.start, to: answer.end, width, version, ended: answer.ended });
+      const answer = await ask(path(this.session, `/timeline${query({ start: began + BigInt(start), end: began + BigInt(end), width, rows: wanted.slice(0, 400).join(","), rough: this.outline.indexed < 1 || null })}`), { signal: this.asked.signal });
+      // an overview has no row that there is no room for: what is missing is not asked for again until it is exact
+      if (answer.rough) for (const row of wanted) answer.rows[row] ??= { count: 0 };
+      this.take(answer, { from: answer.start, to: answer.end, width: answer.width, version, ended: answer.ended, rough: Boolean(answer.rough) });
       this.trouble = "";
     } catch (error) {
       if (this.closed || error.name === "AbortError") return;

@@ -115,6 +115,8 @@ export class TimelineView {
   }
 
   refreshed(outline) { this.timeline.replaceOutline(outline); }
+  grown(outline) { this.timeline.replaceOutline(outline); }
+  failed(error) { this.timeline.trouble = error.message; this.timeline.dirty(); }
 }
 
 export { swap };

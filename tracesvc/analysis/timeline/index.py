@@ -30,6 +30,8 @@ Integers: TypeAlias = NDArray[np.int64]
 
 MOST: Final = 1 << 30
 """bytes"""
+CHUNK: Final = 1 << 15
+"""events that are looked at together: few enough to stay in the processor's cache"""
 LANES: Final = 32
 """rows that spans of one name are spread over at most, so that they do not overlap; the last one takes the rest"""
 ATTRIBUTES: Final = 200_000
@@ -70,7 +72,7 @@ class Index:
     def __init__(self, most: int = MOST) -> None:
         self._feed = _Feed()
         self.trace: Final = _Watched(self._feed)
-        self.replay: Final = Replay(self.trace)
+        self.replay: Final = Replay(self.trace, CHUNK)
         self.fed = 0
         """bytes"""
         self.events = 0
@@ -156,8 +158,11 @@ class Index:
                 known = self.procs.get(batch.proc, (first, last))
                 self.procs[batch.proc] = min(known[0], first), max(known[1], last)
 
-    def settle(self) -> None:
-        """Make all that was fed visible, and what is open at its end."""
+    def settle(self, *, soon: bool = False) -> None:
+        """Make all that was fed visible, and what is open at its end.
+
+        ``soon``: there is more to come at once, so it is not put in order for good.
+        """
         if not self._dirty:
             return
         self._dirty = False
@@ -166,7 +171,7 @@ class Index:
             firsts = [first for first, _ in self.procs.values()]
             self._began = min([self.replay.walk.began, *firsts])
         open_ = self.replay.open()
-        self.lanes.show(open_.phases)
+        self.lanes.show(open_.phases, merge=not soon)
         self.spans.show(self._span_rows(open_.spans, ended=False))
         self.regions.show(self._rows(open_.regions, open_.regions.task, "region"))
         self.calls.show(self._rows(open_.calls, open_.calls.proc))

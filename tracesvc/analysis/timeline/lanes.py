@@ -217,9 +217,12 @@ class Lanes:
             if self._held >= SMALL:
                 self._settle()
 
-    def show(self, open_: Phases) -> None:
-        """Make all that was added visible, and what is ``open_`` as well."""
-        self._settle()
+    def show(self, open_: Phases, *, merge: bool = True) -> None:
+        """Make all that was added visible, and what is ``open_`` as well.
+
+        Without ``merge`` it is done sooner, and more parts have to be looked through: for when more comes at once.
+        """
+        self._settle(merge=merge)
         self._tail = Segment(_Rows.of(open_)) if len(open_) else None
 
     def drop(self, segments: int = 1) -> int:
@@ -232,12 +235,12 @@ class Lanes:
     def droppable(self) -> bool:
         return len(self._settled) > 1
 
-    def _settle(self) -> None:
+    def _settle(self, *, merge: bool = True) -> None:
         if not self._fresh:
             return
         parts, count = self._fresh, self._held
         self._fresh, self._held = [], 0
-        while self._settled and len(self._settled[-1]) < min(SMALL, 2 * count):
+        while merge and self._settled and len(self._settled[-1]) < min(SMALL, 2 * count):
             last = self._settled.pop()
             parts = [last.rows, *parts]
             count += len(last)

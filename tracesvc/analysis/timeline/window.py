@@ -6,7 +6,8 @@ counter, ``gc``, ``logs``.  Times in answers are ns since the beginning of the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from tracesvc.analysis.timeline.intervals import Intervals, Rows
 from tracesvc.analysis.timeline.lanes import BLOCKED, READY, RUNNING, UNSURE, Slice
 from tracesvc.events import ProcKind, Reason
 
-__all__ = ["MAX_ROWS", "WIDEST", "first_rows", "sums", "window"]
+__all__ = ["MAX_ROWS", "WIDEST", "all_rows", "first_rows", "sums", "window"]
 
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -60,13 +61,18 @@ def window(index: Index, start: int, end: int, width: int, rows: Sequence[str]) 
     }
 
 
+def all_rows(index: Index) -> Iterator[str]:
+    """Every row that there is, those of tasks last."""
+    yield from (f"r{proc}" for proc in index.kinds(ProcKind.RUN))
+    yield from ("gc", "logs", *(f"c{name}" for name in index.counters.names()))
+    yield from (f"p{row}" for row in index.calls.rows())
+    yield from (f"s{row}" for row in index.spans.rows())
+    yield from (f"t{task}" for task in np.sort(index.lives.task).tolist())
+
+
 def first_rows(index: Index) -> list[str]:
     """The rows that are at the top, 200 at most."""
-    rows = [f"r{proc}" for proc in index.kinds(ProcKind.RUN)]
-    rows += ["gc", "logs", *(f"c{name}" for name in index.counters.names())]
-    rows += [f"p{row}" for row in index.calls.rows()] + [f"s{row}" for row in index.spans.rows()]
-    rows += [f"t{task}" for task in np.sort(index.lives.task)[:200].tolist()]
-    return rows[:200]
+    return list(islice(all_rows(index), 200))
 
 
 def _row(index: Index, row: str, start: int, end: int, edges: Integers) -> Any:
