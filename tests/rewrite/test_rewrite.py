@@ -1,6 +1,7 @@
 """Cut, merged and anonymized traces: `verify` accepts them, and what they say is what was there."""
 
 import re
+import sys
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_every_cut_is_a_valid_trace_with_the_events_of_its_generations(seed):
             if (begin, end) == (None, None):
                 assert piece == data[: len(piece)]
                 assert len(data) - len(piece) < 2000
+
+
+def test_a_large_generation_is_held_on_disk(monkeypatch):
+    module = sys.modules["tracesvc.rewrite.cut"]
+    monkeypatch.setattr(module, "HELD", 100)
+    monkeypatch.setattr(module, "PIECE", 1000)
+    data, parts = program(3, events=2000).data, []
+    cut(data, parts.append)
+    assert b"".join(parts) == data
+    assert max(map(len, parts)) <= 1000
 
 
 def test_a_cut_outside_of_the_trace_is_refused():

@@ -18,6 +18,8 @@ from tracesvc.analysis import latencies, lint, stalls, summarize, tasks_at, why,
 from tracesvc.export import FORMATS
 from tracesvc.export import export as write
 from tracesvc.model import read
+from tracesvc.model.verify import verify
+from tracesvc.rewrite import cut
 
 WHOLE = program(11, events=2000)
 LOSSY = program(12, events=2000, losses=0.1)
@@ -118,6 +120,9 @@ async def test_what_has_come_since_is_in_the_answer(service):
         ("diff?before=x&ratio=0.5", 400, "bad-parameter"),
         ("diff?before=x&ratio=nan", 400, "bad-parameter"),
         ("export/nothing", 404, "unknown-format"),
+        ("cut?from=yesterday", 400, "bad-parameter"),
+        ("cut?from=2s&to=1s", 400, "bad-parameter"),
+        ("cut?from=99999s", 404, "nothing-there"),
     ],
 )
 async def test_what_cannot_be_asked(service, path, status, code):
@@ -125,7 +130,9 @@ async def test_what_cannot_be_asked(service, path, status, code):
     problem(await service.get(f"/v1/sessions/{name}/{path}"), status, code)
 
 
-@pytest.mark.parametrize("path", ["tasks", "why", "stalls", "latency", "lint", "export/go"])
+@pytest.mark.parametrize(
+    "path", ["tasks", "why", "stalls", "latency", "lint", "export/go", "cut?from=1s"]
+)
 async def test_an_unknown_session(service, path):
     problem(await service.get(f"/v1/sessions/{uuid.uuid4()}/{path}"), 404, "unknown-session")
 
@@ -154,6 +161,28 @@ async def test_exports(service, to, tmp_path):
                 for where in (name, "direct")
             ]
             assert pair[0] == pair[1]
+
+
+async def test_a_part_is_what_the_library_cuts(service):
+    stream = program(21, events=4000, generations=8, losses=0.1)
+    name = await keep(service, stream)
+    times = [event.time for event in stream.events]
+    begin, end = times[len(times) // 3], times[len(times) // 2]
+    for query, bounds in (
+        (f"from=@{begin}&to=@{end}", (begin, end)),
+        (f"from=@{begin}", (begin, None)),
+        (f"to=@{end}", (None, end)),
+        ("", (None, None)),
+    ):
+        made = []
+        cut(stream.data, made.append, begin=bounds[0], end=bounds[1])
+        answer = await service.get(f"/v1/sessions/{name}/cut?{query}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/vnd.tracesvc"
+        assert name in answer.headers["content-disposition"]
+        assert answer.content == b"".join(made)
+        assert verify(answer.content).ok
+    assert len(answer.content) == len(stream.data)
 
 
 async def test_an_export_whose_client_goes_away_gives_its_thread_back(tmp_path):

@@ -6,9 +6,10 @@ with the first of these generations and was cut off after the last.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tracesvc.events import FrameKind
 from tracesvc.format import Batch, Damage, End, Generation, Header, Item, Procs
@@ -16,6 +17,10 @@ from tracesvc.format.frames import encode_frame
 from tracesvc.model.reader import Source, Trace, read
 
 __all__ = ["Cut", "cut"]
+
+HELD: Final = 8 << 20
+"""bytes in memory of a generation that may have to be kept; more of it goes to a temporary file"""
+PIECE: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -60,12 +65,16 @@ class _Cutter:
         self, trace: Trace, out: Callable[[bytes], Any], begin: int | None, end: int | None
     ) -> None:
         self._trace, self._out, self._begin, self._end = trace, out, begin, end
-        self._held: list[bytes] = []
+        self._held = tempfile.SpooledTemporaryFile(HELD)  # noqa: SIM115  # as long as this lives
         """the generation that may have to be kept: whether it reaches into the time, its end tells"""
         self._kept = Cut()
         self._last: Generation | None = None
 
     def run(self) -> Cut:
+        with self._held:
+            return self._run()
+
+    def _run(self) -> Cut:
         header: bytes | None = None
         count = 0
         for item in self._trace.items():
@@ -91,7 +100,7 @@ class _Cutter:
                         self._out(item.frame.data)
                         self._kept.end = end.monotonic
                     continue
-            self._held.append(item.frame.data)
+            self._held.write(item.frame.data)
         self._decide(header, self._last, None, count)
         if not self._kept.generations:
             raise ValueError("there is nothing in the trace between these times")
@@ -105,17 +114,25 @@ class _Cutter:
         count: int,
     ) -> None:
         """Write the generation that ends here, or drop it."""
-        frames, self._held = self._held, []
-        if held is None or (self._begin is not None and until is not None and until < self._begin):
+        early = self._begin is not None and until is not None and until < self._begin
+        if held is None or early:
+            self._drop()
             return
         if not self._kept.generations:
             self._kept.begin = held.monotonic
             if header is not None:
                 self._out(header)
-        self._out(b"".join(frames))
+        self._held.seek(0)
+        while piece := self._held.read(PIECE):
+            self._out(piece)
+        self._drop()
         self._kept.generations += 1
         self._kept.events += count
         self._kept.end = until
+
+    def _drop(self) -> None:
+        self._held.seek(0)
+        self._held.truncate()
 
     def _close(self, item: Item) -> None:
         """End the stream here: what the next generation begins with is the account.

@@ -27,7 +27,7 @@ from tracesvc.store import SessionInfo
 if TYPE_CHECKING:
     from tracesvc.model import Trace
 
-__all__ = ["Answers", "Stored", "as_json", "opened"]
+__all__ = ["Answers", "Stored", "as_json", "opened", "time_of"]
 
 THREADS: Final = 2
 """questions that are answered at once"""
@@ -71,6 +71,22 @@ def opened(stored: Stored) -> Iterator[Trace]:
 
     with open_trace(stored.path) as file:
         yield read(_Part(file, stored.info.bytes))
+
+
+def time_of(trace: Trace, name: str, text: str | None) -> int | None:
+    """The time that the parameter ``name`` is, in ns by the clock of the trace; None where it was not given.
+
+    Raises:
+      ProblemError: it is none.
+    """
+    from tracesvc.model.times import Clock
+
+    if text is None:
+        return None
+    try:
+        return Clock(trace).parse(text[:40])
+    except ValueError as exc:
+        raise ProblemError(400, "bad-parameter", f"{name}: {exc}") from None
 
 
 def as_json(answer: Any) -> bytes:

@@ -16,7 +16,7 @@ from tracesvc.service import access, commands, metrics, resources, streams
 from tracesvc.service.answers import Answers
 from tracesvc.service.clock import clock
 from tracesvc.service.config import Config
-from tracesvc.service.exports import Exports, export
+from tracesvc.service.exports import Exports, cut, export
 from tracesvc.service.ingest import Shortcut, ingest
 from tracesvc.service.limits import Limits
 from tracesvc.service.openapi import description
@@ -68,6 +68,7 @@ def make_app(
             Route("/v1/sessions/{session}/parquet/{table}", parquet),
             Route("/v1/clock", clock),
             Route("/v1/fleet", fleet),
+            Route("/v1/sessions/{session}/cut", cut),
             Route("/v1/sources", commands.sources),
             Route("/v1/sources/{source}/agent", commands.listen),
             Route("/v1/sources/{source}/commands", commands.command, methods=["POST"]),

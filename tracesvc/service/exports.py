@@ -14,12 +14,13 @@ import trio.from_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracesvc.service.answers import Stored, opened
+from tracesvc.service.answers import Answers, Stored, opened, time_of
+from tracesvc.service.ingest import MEDIA_TYPE
 from tracesvc.service.problems import ProblemError
 from tracesvc.service.streams import StreamResponse
 from tracesvc.store import Store
 
-__all__ = ["Exports", "export"]
+__all__ = ["Exports", "cut", "export"]
 
 THREADS: Final = 2
 """exports that are made at once; each reads and writes no quicker than its client takes"""
@@ -83,6 +84,71 @@ async def export(request: Request) -> Response:
     return StreamResponse(
         body, request, headers, kind or "application/octet-stream", resumable=False
     )
+
+
+async def cut(request: Request) -> Response:
+    """``GET /v1/sessions/{session}/cut?from&to``: what lies between two times, in whole generations, as a trace."""
+    store: Store = request.app.state.store
+    exports: Exports = request.app.state.exports
+    name, parameters = request.path_params["session"], request.query_params
+    times = parameters.get("from"), parameters.get("to")
+    stored = Stored(await store.info(name), await store.path(name))
+    answers: Answers = request.app.state.answers
+    begin, end = await answers.run(request, partial(_bounds, stored, *times))
+    if not exports.limiter.available_tokens:
+        why = f"{THREADS} exports are being made already"
+        raise ProblemError(503, "busy", why, {"retry-after": "5"})
+    patience: float = request.app.state.config.export_timeout
+
+    async def body(send: Send) -> None:
+        async def send_soon(part: bytes) -> None:
+            with trio.fail_after(patience):
+                await send(part)
+
+        await trio.to_thread.run_sync(
+            partial(_part, stored, begin, end, send_soon),
+            thread_name="tracesvc cut",
+            limiter=exports.limiter,
+        )
+
+    headers = {"content-disposition": f'attachment; filename="{name}.part.trace"'}
+    return StreamResponse(body, request, headers, MEDIA_TYPE, resumable=False)
+
+
+class _SomethingError(Exception):
+    """There is something to send."""
+
+
+def _bounds(stored: Stored, begin: str | None, end: str | None) -> tuple[int | None, int | None]:
+    """The times, ns by the clock of the trace, if there is something between them.
+
+    Once the body has begun it is too late to say that there is not.
+    """
+    from tracesvc.rewrite import cut
+
+    def something(_data: bytes) -> None:
+        raise _SomethingError
+
+    with opened(stored) as trace:
+        low, high = time_of(trace, "from", begin), time_of(trace, "to", end)
+        if low is not None and high is not None and high < low:
+            raise ProblemError(400, "bad-parameter", "to is before from")
+        try:
+            cut(trace, something, begin=low, end=high)
+        except _SomethingError:
+            return low, high
+        except ValueError as exc:
+            raise ProblemError(404, "nothing-there", str(exc)) from None
+    raise AssertionError("a cut without a byte")
+
+
+def _part(stored: Stored, begin: int | None, end: int | None, send: Send) -> None:
+    from tracesvc.rewrite import cut
+
+    sender = _Sender(send)
+    with opened(stored) as trace:
+        cut(trace, sender.write, begin=begin, end=end)
+    sender.flush()
 
 
 class _Sender:

@@ -20,7 +20,10 @@ _MSGPACK: Final = "application/msgpack"
 _JSON: Final = "application/json"
 _PARQUET: Final = "application/vnd.apache.parquet"
 _INTEGER: Final = {"type": "integer", "minimum": 0, "maximum": 1 << 62}
-_TIME: Final = {"type": "string", "description": "time of day, +1.5s from the beginning, or ns"}
+_TIME: Final = {
+    "type": "string",
+    "description": "time of day, +1.5s from the beginning, or @NS by the clock of the trace",
+}
 _DURATION: Final = {"type": "string", "examples": ["10ms", "1.5s"]}
 _TEXT: Final = {"type": "string"}
 _SESSIONS: Final = {"type": "array", "items": {"type": "string", "format": "uuid"}}
@@ -183,6 +186,14 @@ OPERATIONS: Final = (
         "A table of a finished session, Parquet; ranges are understood.",
         answers={200: _PARQUET, 206: _PARQUET},
         problems=(404, 412, 416, 422, 503),
+    ),
+    Operation(
+        "GET",
+        f"{_S}/cut",
+        "What lies between two times, in whole generations, as a trace.",
+        {"from": _TIME, "to": _TIME},
+        answers={200: _FRAMES},
+        problems=_ASKED,
     ),
     Operation(
         "GET",

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tracesvc.service.answers import Answers, Stored, as_json, opened
+from tracesvc.service.answers import Answers, Stored, as_json, opened, time_of
 from tracesvc.service.parameters import boolean, choices, integer, number, span_of_time
 from tracesvc.service.problems import ProblemError
 from tracesvc.store import Store, session_name
@@ -46,7 +46,7 @@ def _tasks(request: Request) -> Ask:
     def ask(trace: Trace) -> Any:
         from tracesvc.analysis import tasks_at
 
-        return tasks_at(trace, _time(trace, "at", at))
+        return tasks_at(trace, time_of(trace, "at", at))
 
     return ask
 
@@ -65,7 +65,7 @@ def _why(request: Request) -> Ask:
     def ask(trace: Trace) -> Any:
         from tracesvc.analysis import NotFoundError, why, why_window
 
-        low, high = _time(trace, "from", start), _time(trace, "to", end)
+        low, high = time_of(trace, "from", start), time_of(trace, "to", end)
         try:
             if low is None or high is None:
                 number = span is not None and span.isascii() and span.isdigit() and len(span) < 19
@@ -243,17 +243,6 @@ def _readable(ask: Ask, trace: Trace) -> Any:
         return ask(trace)
     except FormatError as exc:  # of the disk: what is no trace was never taken
         raise ProblemError(500, "unreadable", str(exc)) from None
-
-
-def _time(trace: Trace, name: str, text: str | None) -> int | None:
-    from tracesvc.model.times import Clock
-
-    if text is None:
-        return None
-    try:
-        return Clock(trace).parse(text[:40])
-    except ValueError as exc:
-        raise ProblemError(400, "bad-parameter", f"{name}: {exc}") from None
 
 
 def question_routes(at: str) -> list[Route]:

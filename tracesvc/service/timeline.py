@@ -116,12 +116,15 @@ class Indexes:
                     return {**answer, "indexed": done, "rough": True}
         with self._using(info) as kept:
             patience = HASTE
-            if done and not hurry:
+            if done and info.bytes - kept.index.fed <= FRESH:
+                patience = PATIENCE
+            elif done and hurry:
+                patience = 0.0
+            elif done:
                 # each time a part is shown costs, so it is done less and less often
                 patience = min(PATIENCE * 1.5**kept.parts, LONGEST) if kept.parts else 0.0
                 kept.parts += 1
-            waits = info.bytes - kept.index.fed <= FRESH or not (hurry and done)
-            if patience and waits:
+            if patience:
                 done = await self._extend(kept, store, info, patience)
             answer = await self._answer(kept, question, soon=done < 1)
         return {**answer, "indexed": done, "rough": False}

@@ -135,14 +135,14 @@ function drawBar() {
   const { open, tab } = app;
   const theme = h("button", { class: "quiet", title: "Dark or light (t)", "aria-label": isDark() ? "Light theme" : "Dark theme", onclick: flip }, isDark() ? "☀" : "☾");
   const about = h("button", { class: "quiet", title: "Keys (?)", "aria-label": "Keys", onclick: help }, "?");
-  const brand = h("a", { class: "brand", href: "#/", "aria-label": "All sessions" }, h("img", { src: "icon.svg", alt: "" }), h("span", {}, "tracesvc"));
+  const brand = h("a", { class: "brand", href: "#/", title: "All sessions" }, h("img", { src: "icon.svg", alt: "" }), h("span", {}, "tracesvc"), h("b", { class: "unseen" }, ", all sessions"));
   if (!open) { swap(bar, brand, h("span", { class: "gap" }), theme, about); return; }
   const { source } = open.outline;
   app.mark = h("span", {}, markOf(open.info.state));
   app.search = new Search(app);
   app.indexing = h("div", { class: "indexing", hidden: true, title: "The picture becomes exact as the session is indexed" }, h("span", {}), h("progress", { max: 1, value: 0, "aria-label": "Indexed" }));
   indexing(app.indexed);
-  swap(bar, brand, h("div", { class: "crumb" }, h("strong", { dir: "auto" }, source.name || "(no name)"), h("span", {}, [source.host, source.pid ? `pid ${source.pid}` : ""].filter(Boolean).join(" "))), app.mark,
+  swap(bar, brand, h("div", { class: "crumb" }, h(tab === "reports" ? "strong" : "h1", { dir: "auto" }, source.name || "(no name)"), h("span", {}, [source.host, source.pid ? `pid ${source.pid}` : ""].filter(Boolean).join(" "))), app.mark,
     h("nav", { class: "tabs", "aria-label": "Views" }, TABS.map(([key, text]) => h("a", { href: address(open.name, key, app.open.memory[key] ?? {}), "aria-current": key === tab ? "page" : false, "data-tab": key }, text))),
     app.indexing, h("span", { class: "gap" }), app.search.element, downloads(app), theme, about);
 }

@@ -197,8 +197,8 @@ export class Details {
     const rows = [["running", sums.running, colours.running], ["runnable", sums.ready, colours.ready], ...Object.entries(sums.blocked).map(([reason, ns]) => [words(reason), ns, colours.state[CODE.BLOCKED + REASONS.findIndex((r) => r?.name === reason)]]), ["unknown", sums.unsure, colours.unsure]].filter(([, ns]) => ns);
     const total = rows.reduce((sum, [, ns]) => sum + ns, 0);
     rows.sort((a, b) => b[1] - a[1]);
-    return h("div", { class: "bars", role: "table", "aria-label": "Time by state" }, rows.map(([name, ns, colour]) => [
-      h("span", {}, name), h("span", { class: "track" }, h("i", { style: { width: `${100 * ns / total}%`, background: colour } })), h("span", { class: "num", "data-sum": name, "data-ns": ns, title: `${count(ns)} ns` }, `${duration(ns)}  `, h("span", { class: "faint" }, percent(ns / total)))]));
+    return h("div", { class: "bars", role: "table", "aria-label": "Time by state" }, rows.map(([name, ns, colour]) => h("div", { role: "row" },
+      h("span", { role: "rowheader" }, name), h("span", { class: "track", role: "cell", "aria-hidden": "true" }, h("i", { style: { width: `${100 * ns / total}%`, background: colour } })), h("span", { class: "num", role: "cell", "data-sum": name, "data-ns": ns, title: `${count(ns)} ns` }, `${duration(ns)}  `, h("span", { class: "faint" }, percent(ns / total))))));
   }
 
   async range({ start, end }, signal) {
@@ -212,7 +212,7 @@ export class Details {
     return [
       this.header(duration(end - start), "selection"),
       h("section", {}, this.facts([["From", this.when(start)], ["To", this.when(end)], ["Tasks", `${count(alive)} live in it, ${count(created)} created`], ["Steps", count(whole.steps)], ["Run loop", whole.running ? `${percent(whole.running / Math.max(1, this.outline.runs.length) / (end - start))} in steps` : null]])),
-      h("section", { class: "tools" }, h("button", { onclick: () => this.timeline.fit() }, "zoom to it"), this.go.cut ? h("button", { onclick: () => this.go.cut(start, end) }, "download this part") : null),
+      h("section", { class: "tools" }, h("button", { onclick: () => this.timeline.fit() }, "zoom to it"), h("a", { class: "button", title: "A trace with the generations that reach into it: a second or so more at either end", ...this.go.cut(start, end) }, "download this part")),
       h("section", { "data-of": "all" }, h("h3", {}, "All tasks"), this.bars(whole)),
       one ? h("section", { "data-of": "task" }, h("h3", { dir: "auto" }, row.label), this.bars(one)) : null,
       stalls.length ? h("section", {}, h("h3", {}, "Long steps"), h("ul", { class: "list" }, stalls.slice(0, 20).map(([a, b, , task]) => h("li", {}, this.taskLink(task, a), h("small", {}, duration(b - a)))))) : null,

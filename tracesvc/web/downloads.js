@@ -1,7 +1,8 @@
 // A session as a file, as it is or in the format of another tool; or handed to Perfetto's own page.
 
-import { request, session as path } from "./api.js";
-import { announce, h } from "./dom.js";
+import { query, request, session as path } from "./api.js";
+import { announce, h, swap } from "./dom.js";
+import { duration } from "./units.js";
 
 const FORMATS = [
   ["perfetto", "Perfetto", ".pftrace"], ["chrome", "Chrome", ".json"], ["go", "Go trace", ".go.trace"], ["pprof", "pprof", ".pb.gz"], ["speedscope", "speedscope", ".json"],
@@ -9,13 +10,20 @@ const FORMATS = [
 ];
 const PERFETTO = "https://ui.perfetto.dev";
 
+const fileOf = (open) => `${open.outline.source.name || "session"}-${open.name.slice(0, 8)}`.replace(/[^\w.-]+/g, "_");
+
+/** Where the part of a session between two times (ns since its beginning) is to be had as a trace: what a link needs. */
+export function partOf(open, start, end) {
+  return { href: path(open.name, `/cut${query({ from: `@${open.at(start)}`, to: `@${open.at(end)}` })}`), download: `${fileOf(open)}.part.trace` };
+}
+
 export function downloads(app) {
   const list = h("div", { hidden: true });
   const button = h("button", { "aria-haspopup": "true", "aria-expanded": "false", onclick: () => (list.hidden ? show() : hide()) }, "Download");
   const menu = h("div", { class: "menu", onfocusout: (event) => { if (!menu.contains(event.relatedTarget)) hide(); }, onkeydown: (event) => move(event) }, button, list);
   const hide = () => { list.hidden = true; button.setAttribute("aria-expanded", "false"); };
   const show = () => {
-    if (!list.childNodes.length) fill();
+    fill();
     list.hidden = false;
     button.setAttribute("aria-expanded", "true");
     list.querySelector("a, button").focus();
@@ -28,11 +36,12 @@ export function downloads(app) {
     event.stopPropagation();
   };
   const fill = () => {
-    const { name } = app.open, file = `${app.open.outline.source.name || "session"}-${name.slice(0, 8)}`.replace(/[^\w.-]+/g, "_");
-    list.append(
+    const { name } = app.open, file = fileOf(app.open), t = app.view?.timeline;
+    swap(list,
       h("a", { href: path(name, "/frames"), download: `${file}.trace` }, "Trace", h("small", {}, "as it is stored")),
-      h("h3", {}, "For other tools"), ...FORMATS.map(([format, text, suffix]) => h("a", { href: path(name, `/export/${format}`), download: file + suffix }, text, h("small", {}, suffix))),
-      h("h3", {}, "Elsewhere"), h("button", { onclick: (event) => handOver(app, event.currentTarget) }, "Open in Perfetto", h("small", {}, new URL(PERFETTO).host)));
+      t && t.span < app.open.outline.ended ? h("a", partOf(app.open, t.start, t.end), "Trace, what is in view", h("small", {}, duration(t.span))) : null,
+      h("h2", {}, "For other tools"), ...FORMATS.map(([format, text, suffix]) => h("a", { href: path(name, `/export/${format}`), download: file + suffix }, text, h("small", {}, suffix))),
+      h("h2", {}, "Elsewhere"), h("button", { onclick: (event) => handOver(app, event.currentTarget) }, "Open in Perfetto", h("small", {}, new URL(PERFETTO).host)));
   };
   return menu;
 }

@@ -72,7 +72,7 @@ export class Live {
 
   async finish() {
     this.open.info = await json(path(this.open.name)).catch(() => this.open.info);
-    await this.refresh();
+    do await this.refresh(); while (this.open.outline.indexed < 1 && this.app.open === this.open && !this.failed);
     this.following = false;
     this.draw();
     announce("The session has ended.");
@@ -135,7 +135,8 @@ export class Live {
       const outline = await this.open.refresh();
       outline.ended = Math.max(ended, outline.ended);
       this.view?.refreshed?.(outline);
-    } catch { /* the stream says what is wrong */ } finally {
+      this.failed = false;
+    } catch { this.failed = true; /* the stream says what is wrong */ } finally {
       this.outlined = performance.now();
       this.cost = this.outlined - began;
       this.refreshing = false;

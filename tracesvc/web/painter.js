@@ -288,10 +288,10 @@ export class Painter {
     row.canOpen = t.outline.canOpen(row);
     const element = h("div", {
       class: `label${row.kind === "section" ? " section" : ""}${row.dead ? " dead" : ""}`, role: "treeitem", "aria-level": row.depth + 1, "data-row": row.id,
-      "aria-label": `${row.label || "lane"}${row.more ? `, ${row.more}` : ""}`, title: row.label.length > 20 ? row.label.slice(0, 400) : false,
+      title: row.label.length > 20 ? row.label.slice(0, 400) : false,
       style: { height: `${row.height}px`, paddingLeft: `${8 + Math.min(row.depth, 10) * 10}px` },
     }, row.canOpen ? h("span", { class: "twist", "aria-hidden": "true" }) : h("span", { class: "twist", style: { visibility: "hidden" } }),
-    h("span", { class: "text", dir: "auto" }, short(row.label).slice(0, 300)), row.more ? h("span", { class: row.raised ? "more bad" : "more" }, row.more) : null);
+    row.label ? h("span", { class: "text", dir: "auto" }, short(row.label).slice(0, 300)) : h("span", { class: "unseen" }, `lane ${(row.lane ?? 0) + 1}`), row.more ? h("span", { class: row.raised ? "more bad" : "more" }, row.more) : null);
     element.row = row;
     return element;
   }

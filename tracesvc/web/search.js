@@ -11,7 +11,7 @@ export class Search {
     this.app = app;
     this.input = h("input", { type: "search", placeholder: "Search", "aria-label": "Search tasks, spans and messages", role: "combobox", "aria-expanded": "false", "aria-controls": "found", autocomplete: "off",
       oninput: () => this.soon(), onfocus: () => this.soon(), onkeydown: (event) => this.key(event) });
-    this.list = h("div", { id: "found", role: "listbox", hidden: true });
+    this.list = h("div", { id: "found", role: "listbox", "aria-label": "Found", hidden: true });
     this.element = h("div", { class: "find", onfocusout: (event) => { if (!this.element.contains(event.relatedTarget)) this.hide(); } }, this.input, this.list);
   }
 
@@ -36,15 +36,17 @@ export class Search {
     if (this.input.value.trim() !== text) return;
     const item = (label, note, go) => { const element = h("button", { class: "found", role: "option", "aria-selected": "false", tabindex: "-1", onclick: () => { this.hide(); go(); } }, h("span", { dir: "auto" }, label), h("small", {}, note)); return element; };
     const to = (params) => this.app.go("timeline", params);
-    const part = (title, all, rows) => (rows.length ? [h("h3", {}, `${title}, ${count(all)}`), ...rows] : []);
+    const part = (title, all, rows) => (rows.length ? h("div", { role: "group", "aria-label": `${title}, ${count(all)}` }, h("h3", { role: "presentation" }, `${title}, ${count(all)}`), ...rows) : null);
+    this.list.setAttribute("role", "listbox");
     swap(this.list,
       part("Tasks", total, tasks.map((t) => item(t.name, `${t.task}  ${instant(t.begin, 1e6)}`, () => to({ task: t.task, time: Math.round(t.begin) })))),
       part("Spans", found.spans.length, found.spans.slice(0, 60).map((s) => item(s.name, `${duration(s.end - s.start)}  at ${instant(s.start, 1e6)}`, () => to({ span: s.id })))),
       part("Regions", found.regions.length, found.regions.slice(0, 60).map((r) => item(r.name, `${duration(r.end - r.start)}  at ${instant(r.start, 1e6)}`, () => to({ task: r.task, time: Math.round(r.start) })))),
       part("Messages", found.message_count, found.messages.slice(0, 60).map(([time, , message, by]) => item(message, instant(time, 1e6), () => to(by ? { task: by, time: Math.round(time) } : { from: Math.round(time - 1e6), to: Math.round(time + 1e6) })))));
-    if (!this.list.childNodes.length) swap(this.list, h("h3", {}, "Nothing is called that"));
+    const any = this.list.childNodes.length > 0;
+    if (!any) { this.list.setAttribute("role", "status"); swap(this.list, h("p", { class: "soft" }, "Nothing is called that")); }
     this.list.hidden = false;
-    this.input.setAttribute("aria-expanded", "true");
+    this.input.setAttribute("aria-expanded", any);
     this.mark(0);
   }
 

@@ -1,7 +1,8 @@
 // The timeline as a view of a session: details beside it, its state in the address.
 
 import { json, query, session as path } from "./api.js";
-import { h, swap } from "./dom.js";
+import { h } from "./dom.js";
+import { partOf } from "./downloads.js";
 import { Details } from "./details.js";
 import { Timeline } from "./timeline.js";
 
@@ -15,7 +16,7 @@ export class TimelineView {
     this.side = h("aside", { class: "side", hidden: true, "aria-label": "Details" });
     this.timeline.element.append(this.side);
     this.details = new Details(this.side, this.timeline, open.name, {
-      task: (task, time) => this.task(task, time), span: (id) => this.span(id), why: (span) => this.why(span),
+      task: (task, time) => this.task(task, time), span: (id) => this.span(id), why: (span) => this.why(span), cut: (start, end) => partOf(open, start, end),
     });
     this.restore(params);
   }
@@ -118,5 +119,3 @@ export class TimelineView {
   grown(outline) { this.timeline.replaceOutline(outline); }
   failed(error) { this.timeline.trouble = error.message; this.timeline.dirty(); }
 }
-
-export { swap };
