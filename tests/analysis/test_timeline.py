@@ -247,3 +247,18 @@ def test_instances_are_those_of_the_histograms(stream, kind):
         bucket = histogram["buckets"][-1]
         last = instances(index, kind, name, bucket["low"], bucket["high"] - 1)
         assert last["count"] == bucket["count"]
+
+
+def test_whom_cancellations_reached():
+    from tests.web.traces import a_cancellation
+
+    _, data = a_cancellation()
+    for pieces in (1, 9):
+        index = indexed(data, pieces, settle=True)
+        told = [(e.time, e.task) for e in read(data) if e.type == "task_cancelled"]
+        made = window(index, index.began, index.ended, 10, [])["cancels"]
+        assert [(came, task) for came, task, _, _ in made] == told
+        assert {(asked, by) for *_, asked, by in made} == {(11_000, 1)}
+        (came, task) = told[1]
+        assert [row[:2] for row in window(index, came, came, 10, [])["cancels"]] == [[came, task]]
+        assert window(index, told[-1][0] + 1, index.ended, 10, [])["cancels"] == []

@@ -39,6 +39,7 @@ class Service:
             [
                 *(sys.executable, "-m", "tracesvc", "serve", "--listen"),
                 *(f"127.0.0.1:{self.port}", "--data", str(self.data), "--grace", "0.2"),
+                *("--overview-events", "3000"),
             ],
             stdout=subprocess.PIPE,
             text=True,

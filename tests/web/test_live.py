@@ -3,9 +3,12 @@
 import threading
 import time
 
+import msgpack
+
 from tests.traces import program
 from tests.web.conftest import Service
 from tracesvc.format import FrameDecoder
+from tracesvc.service.overview import main
 
 FAR = 200_000
 """events per second that are to be kept up with"""
@@ -127,3 +130,55 @@ def test_it_keeps_up_with_many_events(tab, service):
     feeder.join(60)
     tab.until("count => tracesvc.open.outline.events === count", len(stream.events))
     assert tab.ask("tracesvc.open.live.state") == "ended"
+
+
+def test_the_first_picture_is_rough_and_becomes_exact(tab, service):
+    """The overview that large sessions have is drawn until they are indexed."""
+    stream = program(41, events=4000, runs=1)
+    service.push(stream.session, 0, stream.data)
+    directory = service.data / "sessions" / stream.session
+    main([str(directory), str(len(stream.data))])
+    answers = []
+    tab.page.on("response", lambda answer: answers.append(answer.url))
+    held = []  # the exact answer comes when the rough one has been looked at
+    tab.page.route("**/outline", held.append)
+    tab.page.goto(f"{service.url}/#/s/{stream.session}")
+    tab.settled()
+    tab.until("tracesvc.open.outline.rough")
+    tab.page.get_by_text("indexing").wait_for()
+    task = tab.ask("[...tracesvc.view.timeline.contents.keys()].find(row => row[0] === 't')")
+    assert tab.ask("row => tracesvc.view.timeline.contents.get(row).rough", task)
+    shown = tab.ask("document.querySelectorAll('.label').length")
+    assert shown > 5
+    for route in held:
+        route.continue_()
+    tab.page.unroute("**/outline")
+    tab.until("tracesvc.open.outline.indexed === 1 && !tracesvc.open.outline.rough")
+    tab.settled()
+    assert not tab.ask("row => tracesvc.view.timeline.contents.get(row).rough", task)
+    assert tab.page.locator(".indexing").is_hidden()
+    assert tab.ask("document.querySelectorAll('.label').length") == shown
+    assert any("rough=true" in url for url in answers)
+
+
+def test_a_part_is_drawn_while_it_is_indexed(tab, service):
+    stream = program(42, events=4000, runs=1)
+    service.push(stream.session, 0, stream.data)
+    session = f"**/v1/sessions/{stream.session}"
+    whole = {}
+
+    def part(route):
+        """As the service answers while half of it is indexed."""
+        answer = msgpack.unpackb(route.fetch().body())
+        if not whole:
+            whole.update(answer)
+            half = answer["ended"] // 2
+            answer |= {"indexed": 0.5, "ended": half, "events": answer["events"] // 2}
+        route.fulfill(body=msgpack.packb(answer), content_type="application/msgpack")
+
+    tab.page.route(f"{session}/outline?rough=true", part)
+    tab.page.goto(f"{service.url}/#/s/{stream.session}")
+    tab.until("globalThis.tracesvc?.open?.outline.indexed === 1")
+    tab.settled()
+    assert tab.view() == [0, whole["ended"]]  # all of what it has become is in view
+    assert tab.ask("tracesvc.open.outline.events") == len(stream.events)

@@ -246,6 +246,35 @@ def test_groups_open_and_close_by_keys(tab, shop):
     assert tab.ask("document.activeElement.dataset.row") == "loops"
 
 
+def test_an_outline_that_is_made_anew_takes_the_focus_from_nobody(tab, shop):
+    tab.timeline()
+    task = shop.task("hog")
+    tab.label(f"t{task}").click()
+    focused = "document.activeElement.dataset.row"
+    assert tab.ask(focused) == f"t{task}"
+    tab.ask("async () => tracesvc.view.refreshed(await tracesvc.open.refresh())")
+    tab.settled()
+    assert tab.ask(focused) == f"t{task}"
+    tab.page.keyboard.press("ArrowUp")
+    assert tab.ask(focused) != f"t{task}"
+
+
+def test_keys_work_beside_the_panel(tab, shop):
+    tab.timeline()
+    tab.ask("task => tracesvc.view.task(task, 80e6)", shop.task("hog"))
+    side = tab.page.locator(".side")
+    side.get_by_text("zoom to it").focus()
+    before = tab.view()
+    tab.page.keyboard.press("w")
+    assert tab.view() != before
+    before = tab.view()
+    for key in ("ArrowLeft", "Home", "PageDown"):  # these are the panel's
+        tab.page.keyboard.press(key)
+    assert tab.view() == before
+    tab.page.keyboard.press("Enter")
+    tab.until("before => tracesvc.view.timeline.start !== before", before[0])
+
+
 def test_counters_collections_messages_and_stalls(tab, shop):
     data = tab.timeline()
     with tracesvc.read(data) as trace:
@@ -285,6 +314,22 @@ def test_cancellations_and_errors(tab, shop):
     error = tab.page.locator(".side dd .bad", has_text="no <stock>")
     error.wait_for()
     assert "ValueError" in error.inner_text()
+
+
+def test_a_cancellation_leads_to_every_task_that_it_reached(tab):
+    data = tab.timeline("a_cancellation")
+    with tracesvc.read(data) as trace:
+        told = [event for event in trace if event.type == "task_cancelled"]
+    cancels = tab.ask("tracesvc.view.timeline.marks.cancels")
+    assert [(came, task) for came, task, _, _ in cancels] == [(e.time, e.task) for e in told]
+    assert {(asked, by) for *_, asked, by in cancels} == {(11_000, 1)}
+    assert tab.ask("tracesvc.view.timeline.cancelled") == [True] * 4
+    assert tab.ask("tracesvc.view.timeline.arrows") == 0  # not a second one for those that waited
+    tab.shot("cancellation-light")
+    # Where the one who asked has no row just now, the tasks are marked all the same.
+    tab.ask("tracesvc.view.timeline.outline.byId.delete('t1')")
+    tab.ask("tracesvc.view.timeline.painter.paint()")
+    assert tab.ask("tracesvc.view.timeline.cancelled") == [False] * 4
 
 
 def test_losses_are_hatched(tab):

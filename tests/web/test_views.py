@@ -13,6 +13,7 @@ import tracesvc
 from tests.web import traces
 from tracesvc.analysis import Of, latencies, lint, stalls, summarize, tasks_at
 from tracesvc.model.verify import verify
+from tracesvc.rewrite import cut
 
 PERFETTO = "https://ui.perfetto.dev"
 
@@ -191,6 +192,53 @@ def test_downloads(tab):
     with tab.page.expect_download() as waiting:
         tab.page.get_by_role("link", name="Chrome").click()
     assert json.loads(waiting.value.path().read_text())["traceEvents"]
+
+
+def test_a_part_is_downloaded(tab):
+    data = tab.timeline("busy")
+    tab.ask("tracesvc.view.timeline.zoom(0.2)")
+    tab.settled()
+    tab.page.keyboard.press("m")
+    link = tab.page.locator(".side").get_by_role("link", name="download this part")
+    with tab.page.expect_download() as waiting:
+        link.click()
+    parts = [waiting.value]
+    tab.page.get_by_role("button", name="Download").click()
+    with tab.page.expect_download() as waiting:
+        tab.page.get_by_role("link", name="what is in view").click()
+    parts.append(waiting.value)
+    began = int(tab.ask("String(tracesvc.open.outline.began)"))
+    start, end = tab.view()
+    made = []
+    cut(data, made.append, begin=began + round(start), end=began + round(end))
+    for part in parts:
+        assert part.suggested_filename.endswith(".part.trace")
+        content = part.path().read_bytes()
+        assert content == b"".join(made)
+        assert verify(content).ok
+    assert len(content) < len(data)
+
+
+def test_an_address_that_is_none_leads_to_the_list(tab, service):
+    service.keep("shop")
+    tab.page.goto(f"{service.url}/#/%E0%A4%A/%")
+    tab.page.locator("tbody tr[data-session]").first.wait_for()
+
+
+def test_signing_in_says_what_is_wrong(tab, service):
+    tab.in_trouble = True  # of the refusals
+    refusal = {"status": 401, "json": {"title": "who are you"}}
+    tab.page.route("**/v1/sessions?*", lambda route: route.fulfill(**refusal))
+    tab.page.route("**/v1/login", lambda route: route.fulfill(**refusal))
+    tab.page.goto(service.url)
+    dialog = tab.page.get_by_role("dialog", name="Sign in")
+    dialog.get_by_label("Token").fill("wrong")
+    dialog.get_by_role("button").click()
+    dialog.get_by_text("does not know this token").wait_for()
+    tab.page.unroute("**/v1/login")
+    tab.page.route("**/v1/login", lambda route: route.abort())
+    dialog.get_by_role("button").click()
+    dialog.get_by_text("does not answer").wait_for()
 
 
 STUB = """<!doctype html><title>stub</title><script>

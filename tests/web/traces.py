@@ -151,6 +151,34 @@ def one_finding():
 
 
 @cache
+def a_cancellation():
+    """Task 1 cancels scope 70: 2 waits, 3 is about to run, 4 runs, 5 belongs to another scope, 6 waits, in vain."""
+    hand = _hand()
+    hand.events(1, ("proc_start", 0, 1, 1, "run"), ("task_create", 1, 1, 0, 0, "boss", "f"))
+    for task in range(2, 7):
+        hand.events(1, ("task_create", 1 + task, task, 1, 50, f"worker {task}", "f"))
+    at = 1000
+    for task in (2, 3, 5, 6):
+        hand.events(1, ("step_start", at, task), ("step_block", at + 100, task, SLEEP, 0))
+        at += 1000
+    hand.events(
+        1,
+        ("task_runnable", 9000, 3, 0, 3),
+        ("step_start", 10_000, 1),
+        ("cancel_request", 11_000, 70, 1, 1, 1, 50, -1, "enough"),
+        ("task_runnable", 11_100, 2, 1, 5),
+        ("task_runnable", 11_200, 6, 1, 5),
+        ("step_block", 12_000, 1, NURSERY, 50),
+    )
+    at = 20_000
+    for task in (3, 2, 4, 6):
+        hand.events(1, ("step_start", at, task), ("task_cancelled", at + 10, task, 70))
+        hand.events(1, ("task_exit", at + 500, task))
+        at += 1000
+    return _whole(hand.end(60_000))
+
+
+@cache
 def a_day():
     hand = _hand()
     hand.events(1, ("task_create", 0, 1, 0, 0, "day", "f"), ("proc_start", 0, 1, 1, "run"))

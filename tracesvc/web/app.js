@@ -69,7 +69,8 @@ const app = { open: null, view: null, tab: "", indexed: 1, go };
 /** Where an address leads: {session, tab, params}; {} is the list. */
 function parsed() {
   const [where, search] = location.hash.replace(/^#\/?/, "").split("?");
-  const [kind, name, tab, other] = where.split("/").map(decodeURIComponent);
+  const plain = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
+  const [kind, name, tab, other] = where.split("/").map(plain);
   return { kind, session: kind === "s" ? name : "", tab: tab || "timeline", other: kind === "diff" ? [name, tab] : other, params: new URLSearchParams(search ?? "") };
 }
 

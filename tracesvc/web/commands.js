@@ -15,7 +15,11 @@ export class Commands {
   }
 
   async load() {
-    try { this.sources = (await json("v1/sources")).sources ?? []; } catch { this.sources = []; clearInterval(this.timer); }
+    try { this.sources = (await json("v1/sources")).sources ?? []; } catch (error) {
+      if (!error.status) return;  // the service is away: it is asked again
+      this.sources = [];
+      clearInterval(this.timer);
+    }
     const key = JSON.stringify([this.sources, [...this.said]]);
     if (key !== this.drawn) { this.drawn = key; this.draw(); }
   }

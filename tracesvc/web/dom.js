@@ -28,13 +28,3 @@ export function swap(element, ...children) {
 export function announce(text) {
   document.getElementById("live-region").textContent = text;
 }
-
-/** Sends a file to the user's disk. */
-export function save(name, blob) {
-  const url = URL.createObjectURL(blob);
-  const link = h("a", { href: url, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-}

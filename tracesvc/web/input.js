@@ -222,8 +222,10 @@ export function bindKeys(t) {
   t.cursorTime = () => (t.cursor !== null && t.cursor !== undefined ? t.timeAt(t.cursor) : (t.start + t.end) / 2);
   const hold = (key) => { held.add(key); if (!frame) { last = performance.now(); frame = requestAnimationFrame(step); } };
   const down = (event) => {
-    if (event.target.closest("input, select, textarea, dialog, .menu, .side, #bar") && !["Escape"].includes(event.key)) return;
+    if (event.target.closest("input, select, textarea, dialog, .menu") && event.key !== "Escape") return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("dialog")) return;
+    // beside the rows, what moves there or presses a button is not the timeline's
+    if (event.target.closest(".side, #bar") && (event.key.length > 1 || event.key === " ") && event.key !== "Escape") return;
     const row = t.rows[t.focus];
     switch (event.key) {
       case "w": case "s": case "a": case "d":

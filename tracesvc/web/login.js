@@ -27,9 +27,9 @@ function ask() {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const answer = await fetch("v1/login", { method: "POST", credentials: "same-origin",
-        body: JSON.stringify({ token: field.value.trim() }) });
-      if (!answer.ok) {
-        said.textContent = "The service does not know this token.";
+        body: JSON.stringify({ token: field.value.trim() }) }).catch(() => null);
+      if (!answer?.ok) {
+        said.textContent = !answer ? "The service does not answer." : answer.status === 401 ? "The service does not know this token." : `The service refuses: ${answer.statusText || answer.status}.`;
         field.select();
         return;
       }

@@ -285,3 +285,33 @@ export function paintArrow(g, x, from, to, colour, dashed) {
   g.lineTo(x - 5, to + 3);
   g.fill();
 }
+
+/** An arrow from one time on one row to a later one on another. */
+export function paintThrow(g, x, y, toX, toY, colour) {
+  const down = toY > y ? 1 : -1, reach = Math.max(6, Math.min(60, Math.abs(toY - y) / 2));
+  g.strokeStyle = g.fillStyle = colour;
+  g.lineWidth = 1.25;
+  g.setLineDash([4, 3]);
+  g.beginPath();
+  g.moveTo(x, y);
+  g.bezierCurveTo(x, y + down * reach, toX, toY - down * reach, toX, toY - down * 8);
+  g.stroke();
+  g.setLineDash([]);
+  g.beginPath();
+  g.moveTo(toX, toY - down * 4);
+  g.lineTo(toX - 3, toY - down * 9);
+  g.lineTo(toX + 3, toY - down * 9);
+  g.fill();
+}
+
+/** Where a cancellation reached a task. */
+export function paintCross(g, x, y, colour) {
+  g.strokeStyle = colour;
+  g.lineWidth = 1.75;
+  g.beginPath();
+  g.moveTo(x - 3.5, y - 3.5);
+  g.lineTo(x + 3.5, y + 3.5);
+  g.moveTo(x + 3.5, y - 3.5);
+  g.lineTo(x - 3.5, y + 3.5);
+  g.stroke();
+}

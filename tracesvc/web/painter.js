@@ -1,7 +1,7 @@
 // One frame of the timeline: bands, rows, arrows, selection; the labels beside them; ruler, overview and foot.
 
 import { h, swap } from "./dom.js";
-import { hatch, paintArrow, paintBand, paintCounter, paintLogs, paintPopulation, paintRun, paintSlices, paintTask, xOf } from "./paint.js";
+import { hatch, paintArrow, paintBand, paintCounter, paintCross, paintLogs, paintPopulation, paintRun, paintSlices, paintTask, paintThrow, xOf } from "./paint.js";
 import { CODE, colours } from "./theme.js";
 import { clock, count, duration, instant, niceStep, short } from "./units.js";
 
@@ -119,6 +119,7 @@ export class Painter {
     const { t, g } = this;
     const found = [];
     const picked = t.selection?.task;
+    const told = this.cancels(ys, view, top);
     for (const [task, y] of ys) {
       const content = t.contents.get(`t${task}`);
       if (!content?.begin) continue;
@@ -127,6 +128,8 @@ export class Painter {
         if (code[i] < CODE.BLOCKED || !waker[i] || end[i] < view.start || end[i] > view.end) continue;
         const near = waker[i] === picked || task === picked;
         if (waker[i] === task) continue;
+        // a cancellation has its own arrow, from when it was asked for to when it came
+        if (cause[i] === CANCEL && told.get(task)?.some(([came, asked]) => asked <= end[i] && end[i] <= came)) continue;
         let from = ys.get(waker[i]);
         if (from === undefined) {
           if (!near) continue;
@@ -146,6 +149,32 @@ export class Painter {
     }
     g.globalAlpha = 1;
     t.arrows = all ? found.length : found.filter((a) => a[4]).length;
+  }
+
+  /** From who asked for a cancellation to every task that it reached; task -> [came, asked] of those that are drawn. */
+  cancels(ys, view, top) {
+    const { t, g } = this, told = new Map(), arrows = [];
+    const picked = t.selection?.task;
+    for (const [came, task, asked, by] of t.marks.cancels) {
+      const y = ys.get(task), x = xOf(view, came);
+      if (y === undefined || x < -10 || x > view.width + 10) continue;
+      if (!told.has(task)) told.set(task, []);
+      told.get(task).push([came, asked]);
+      const row = by && by !== task ? t.rows[t.outline.byId.get(`t${by}`)] : undefined;
+      arrows.push([x, y, xOf(view, asked), row && row.y - top + row.height / 2, task === picked || by === picked]);
+    }
+    const all = arrows.length <= ARROWS;
+    t.cancelled = [];
+    for (const [x, y, asked, from, near] of arrows) {
+      if (!all && !near) continue;
+      paintCross(g, x, y, colours.bad);
+      if (from === undefined) { t.cancelled.push(false); continue; }
+      g.globalAlpha = near ? 1 : 0.7;
+      paintThrow(g, Math.max(asked, -50), from, x, y, colours.bad);
+      g.globalAlpha = 1;
+      t.cancelled.push(true);
+    }
+    return told;
   }
 
   /** Pieces of a critical path, from row to row. */
@@ -265,10 +294,13 @@ export class Painter {
       seen.add(row.id);
       let element = this.elements.get(row.id);
       if (!element || element.row !== row) {
-        element?.remove();
+        const before = element, held = before && before === document.activeElement;
         element = this.label(row);
         this.elements.set(row.id, element);
         t.labels.append(element);
+        // an outline that has been made anew takes the focus from nobody
+        if (held) { element.tabIndex = 0; element.focus({ preventScroll: true }); }
+        before?.remove();
       }
       element.style.transform = `translateY(${row.y - top}px)`;
       const focused = i === t.focus;

@@ -34,7 +34,7 @@ export class Timeline {
   constructor(host, session, outline, on) {
     Object.assign(this, { host, session, outline, on });
     this.contents = new Map();
-    this.marks = { stalls: [], losses: [] };
+    this.marks = { stalls: [], losses: [], cancels: [] };
     this.start = 0;
     this.end = Math.max(outline.ended, 1);
     this.focus = 0;
@@ -96,9 +96,8 @@ export class Timeline {
 
   /** Show from `start` to `end`, as far as there is something. */
   show(start, end, quiet = false) {
-    const whole = Math.max(this.outline.ended, 1), margin = 0;
-    let span = Math.min(Math.max(end - start, LEAST), whole + 2 * margin);
-    start = Math.min(Math.max(start, -margin), Math.max(whole + margin - span, 0));
+    const whole = Math.max(this.outline.ended, 1), span = Math.min(Math.max(end - start, LEAST), whole);
+    start = Math.min(Math.max(start, 0), whole - span);
     this.start = start;
     this.end = start + span;
     if (!quiet) this.on.moved();
@@ -249,7 +248,7 @@ export class Timeline {
       this.contents.delete(row);
       this.contents.set(row, content);
     }
-    Object.assign(this.marks, place, { stalls: answer.stalls, losses: answer.losses });
+    Object.assign(this.marks, place, { stalls: answer.stalls, losses: answer.losses, cancels: answer.cancels });
     for (const row of this.contents.keys()) { if (this.contents.size <= KEPT) break; this.contents.delete(row); }
     this.frames.unpacking += performance.now() - began;
   }

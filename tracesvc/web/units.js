@@ -59,7 +59,7 @@ export function percent(share) {
 export function amount(value) {
   if (Number.isInteger(value) && Math.abs(value) < 1e7) return count(value);
   const size = Math.abs(value);
-  for (const [least, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) if (size >= least) return `${figures(value / least)} ${unit}`.replace("k", "k");
+  for (const [least, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) if (size >= least) return `${figures(value / least)} ${unit}`;
   return String(+value.toPrecision(4));
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, Final, TypeAlias
 
 from tracesvc.events import (
@@ -32,8 +33,13 @@ class Fates:
         """task -> `Outcome`, where it is known"""
         self._errors: dict[int, tuple[str, str]] = {}
         self._requests: dict[int, Cancel] = {}
+        self._owners: dict[int, int] = {}
+        """scope -> the task whose it is"""
         self._cancelled: dict[int, list[tuple[int, int]]] = {}
         self._names: dict[tuple[int, int], str] = {}
+        self._reached: list[tuple[int, int, int]] = []
+        """when a task was resumed with `Cancelled`, which, by which scope"""
+        self._sorted = True
 
     def add(self, columns: Columns) -> None:
         """Those of a chunk."""
@@ -50,9 +56,12 @@ class Fates:
         fields = (table.scope, table.time, table.requester, table.source, table.why)
         for scope, time, requester, source, why in zip(*(f.tolist() for f in fields), strict=True):
             self._requests.setdefault(scope, (time, requester, source, text[why]))
+        self._owners.update(zip(table.scope.tolist(), table.task.tolist(), strict=True))
         told = columns.of(TaskCancelled)
         for row in zip(told.task.tolist(), told.time.tolist(), told.scope.tolist(), strict=True):
             self._cancelled.setdefault(row[0], []).append((row[1], row[2]))
+            self._reached.append((row[1], row[0], row[2]))
+            self._sorted = False
         named = columns.of(ObjectName)
         for kind, number, name in zip(
             named.kind.tolist(), named.object.tolist(), named.name.tolist(), strict=True
@@ -62,12 +71,26 @@ class Fates:
             self.outcomes,
             self._errors,
             self._requests,
+            self._owners,
             self._cancelled,
             self._names,
         )
         for kept in kinds:
             while len(kept) > KEPT:
                 del kept[next(iter(kept))]
+
+    def reached(self, start: int, end: int, most: int) -> list[tuple[int, int, int, int]]:
+        """The first in a window: when a task was resumed with `Cancelled`, which, when that was asked for, by whom."""
+        if not self._sorted:
+            self._reached.sort()
+            del self._reached[:-KEPT]
+            self._sorted = True
+        low, high = (bisect_left(self._reached, (time,)) for time in (start, end + 1))
+        found = []
+        for time, task, scope in self._reached[low : min(high, low + most)]:
+            asked, requester, _, _ = self._requests.get(scope, (time, 0, 0, ""))
+            found.append((time, task, min(asked, time), requester or self._owners.get(scope, 0)))
+        return found
 
     def end(self, task: int) -> dict[str, Any]:
         """How a task ended, as far as it did not just return."""

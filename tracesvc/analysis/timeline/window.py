@@ -26,6 +26,8 @@ MAX_ROWS: Final = 512
 """rows that are asked for at once"""
 WIDEST: Final = 8192
 """pixels"""
+CANCELS: Final = 1000
+"""tasks that a cancellation reached, told one by one; of more the first"""
 FEW: Final = 400
 """things on a row that are told one by one; more are summed up per pixel"""
 
@@ -53,6 +55,10 @@ def window(index: Index, start: int, end: int, width: int, rows: Sequence[str]) 
         "since": max(0, index.since - began),
         "rows": made,
         "stalls": _stalls(index, start, end, edges),
+        "cancels": [
+            [time - began, task, asked - began, by]
+            for time, task, asked, by in index.fates.reached(start, end, CANCELS)
+        ],
         "losses": [
             [row.proc, row.start - began, row.end - began, row.last - row.first + 1, row.cause]
             for row in index.losses.all
