@@ -103,9 +103,9 @@ async def test_indexes_are_let_go_of_when_they_are_too_many(service):
 
 
 async def test_an_index_that_nobody_asks_for_is_let_go_of(tmp_path, mock_clock, nursery):
-    indexes = timeline.Indexes()
     stream = program(1, events=300)
     async with FileStore.open(tmp_path) as store:
+        indexes = timeline.Indexes(Overviews(store, 0))
         await store.append(stream.session, 0, stream.data)
         nursery.start_soon(indexes.let_go)
         await indexes.ask(store, stream.session, lambda index: index.events)
