@@ -141,7 +141,7 @@ def test_the_first_picture_is_rough_and_becomes_exact(tab, service):
     answers = []
     tab.page.on("response", lambda answer: answers.append(answer.url))
     held = []  # the exact answer comes when the rough one has been looked at
-    tab.page.route("**/outline", held.append)
+    tab.page.route("**/outline", lambda route: held.append(route))  # noqa: PLW0108  # it takes marks
     tab.page.goto(f"{service.url}/#/s/{stream.session}")
     tab.settled()
     tab.until("tracesvc.open.outline.rough")

@@ -121,7 +121,7 @@ class FileStore:
             finally:
                 store._closing = True
                 with trio.move_on_after(CLOSE_WITHIN, shield=True):
-                    for session in store._sessions.values():
+                    for session in list(store._sessions.values()):
                         while session.writing:
                             await session.moved.park()
                     await store._flush()
