@@ -86,7 +86,11 @@ class Service:
         with _client() as client, _one_line(self.url):
             answer = client.post(path, json=what)
             _demand_success(answer, self.url)
-            results: list[dict[str, Any]] = answer.json()["results"]
+            said = answer.json()
+            for one in said.get("unreachable", []):
+                why = f"programs at replica {one['replica']} may not have heard: {one['error']}"
+                click.echo(f"tracesvc: {why}", err=True)
+            results: list[dict[str, Any]] = said["results"]
             return results
 
     def delete(self, session: str) -> None:

@@ -18,6 +18,7 @@ from tracesvc.service.access import Gate
 from tracesvc.service.app import make_app
 from tracesvc.service.config import Config, parse_address
 from tracesvc.service.metrics import Metrics, watch_loop
+from tracesvc.service.replicas import Replicas
 from tracesvc.service.tls import Certificate, CertificateError
 from tracesvc.service.tokens import Scope, TokenError, TokenFile, make_token, parse_tokens
 from tracesvc.sinks.delivery import open_tracer
@@ -83,7 +84,12 @@ async def serve(
             if store is None:
                 store = await stack.enter_async_context(_store(config))
             nursery = await stack.enter_async_context(trio.open_nursery())
-            app = make_app(store, config, stopping, gate_of(config, host), flight)
+            replicas = None
+            if isinstance(store, JetStreamStore):
+                replicas = Replicas(store.link, store.fleet.stream)
+            app = make_app(store, config, stopping, gate_of(config, host), flight, replicas)
+            if replicas is not None:
+                nursery.start_soon(replicas.run, app.state.agents.hear)
             measured: Metrics = app.state.metrics
             if isinstance(store, FileStore):
                 store.observe_commits(measured.commits.observe)

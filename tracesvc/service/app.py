@@ -26,6 +26,7 @@ from tracesvc.service.parquet import parquet
 from tracesvc.service.problems import Guard, handlers
 from tracesvc.service.questions import fleet, question_routes
 from tracesvc.service.relay import Relays
+from tracesvc.service.replicas import Replicas
 from tracesvc.service.timeline import Indexes, picture_routes
 from tracesvc.sinks.flight import FlightRecorder
 from tracesvc.store import Store
@@ -49,10 +50,12 @@ def make_app(
     stopping: trio.Event,
     gate: access.Gate | None = None,
     flight: FlightRecorder | None = None,
+    replicas: Replicas | None = None,
 ) -> Starlette:
     """``stopping`` is set when the service is to end: streams end then, and `readyz` says so.
 
     ``gate``: who may come in; None: everybody may do everything.  ``flight``: of the service itself.
+    ``replicas``: what finds the agents of the others; whoever gives it runs it.
     """
     measured = metrics.Metrics(config.data)
     app = Starlette(
@@ -102,7 +105,7 @@ def make_app(
     app.state.relays = Relays(store)
     measured.followers.set_function(lambda: app.state.followers.count)
     measured.agents.set_function(lambda: len(app.state.agents))
-    app.state.agents = commands.Agents()
+    app.state.agents = commands.Agents(replicas)
     app.state.exports = Exports()
     app.state.overviews = Overviews(store, config.overview_events)
     app.state.indexes = Indexes(app.state.overviews)

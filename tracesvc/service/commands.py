@@ -1,7 +1,7 @@
 """Commands to programs: agents in them hold a stream open, on which the service sends what they are asked to do.
 
 An agent is there for as long as its stream is; nothing of it is kept.  A command goes to every agent of its source (and
-with its labels) at once, and the answer waits for what they say.
+with its labels) at once, whatever replica holds its stream, and the answer waits for what they say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from tracesvc.service.access import access_of
 from tracesvc.service.config import Config
 from tracesvc.service.parameters import json_object
 from tracesvc.service.problems import ProblemError
+from tracesvc.service.replicas import Item, Replicas, Say
 from tracesvc.service.streams import StreamResponse
 
 __all__ = ["Agents", "command", "listen", "report", "sources"]
@@ -37,6 +38,9 @@ DEEDS: Final = ("start", "stop", "snapshot", "set")
 EVERY: Final = "*"
 """in place of a source: all of them"""
 
+Silent: TypeAlias = list[dict[str, str]]
+"""replicas that do not answer, and why"""
+
 
 @dataclass(slots=True)
 class _Agent:
@@ -52,11 +56,16 @@ class _Agent:
     def facts(self) -> dict[str, Any]:
         return {"agent": self.id, "labels": self.labels, "session": self.session, **self.about}
 
+    def told(self) -> dict[str, Any]:
+        """To other replicas."""
+        return {"source": self.source, "facts": self.facts()}
+
 
 class Agents:
     """Those that are there."""
 
-    def __init__(self) -> None:
+    def __init__(self, replicas: Replicas | None = None) -> None:
+        self.replicas: Final = replicas
         self._agents: Final[dict[str, _Agent]] = {}
         self._numbers: Final = itertools.count(1).__next__
         self._results: Final[dict[tuple[str, int], trio.MemorySendChannel[dict[str, Any]]]] = {}
@@ -64,12 +73,14 @@ class Agents:
     def __len__(self) -> int:
         return len(self._agents)
 
-    def of(self, source: str, labels: dict[str, str]) -> list[_Agent]:
-        """Those of a source, or of all, that have these labels."""
+    def of(self, source: str, labels: dict[str, str], prefix: str) -> list[_Agent]:
+        """Those of a source, or of all, that have these labels; ``prefix``: of sources that count."""
         return [
             agent
             for agent in self._agents.values()
-            if source in (EVERY, agent.source) and labels.items() <= agent.labels.items()
+            if source in (EVERY, agent.source)
+            and labels.items() <= agent.labels.items()
+            and agent.source.startswith(prefix)
         ]
 
     def add(self, agent: _Agent) -> None:
@@ -81,6 +92,8 @@ class Agents:
         if len(self._agents) >= MAX_AGENTS:
             why = f"{MAX_AGENTS} agents are connected"
             raise ProblemError(503, "too-many-agents", why, {"retry-after": "30"})
+        if self.replicas is not None:
+            agent.id = f"{self.replicas.own}.{agent.id}"
         self._agents[agent.id] = agent
 
     def remove(self, agent: _Agent) -> None:
@@ -110,15 +123,14 @@ class Agents:
             receive.close()
         return {**agent.facts(), "source": agent.source, **said}
 
-    def answer(self, name: str, said: dict[str, Any]) -> None:
-        """An agent says what became of a command, or of itself.
+    def answer(self, name: str, said: dict[str, Any], prefix: str) -> bool:
+        """An agent says what became of a command, or of itself; False: it is not here.
 
-        Raises:
-          ProblemError: there is no such agent.
+        ``prefix``: of sources that whoever says so may speak for.
         """
         agent = self._agents.get(name)
-        if agent is None:
-            raise ProblemError(404, "unknown-agent", f"no agent {name[:40]!r} is connected")
+        if agent is None or not agent.source.startswith(prefix):
+            return False
         if "session" in said:
             session = said["session"]
             agent.session = str(session)[:64] if session is not None else None
@@ -129,6 +141,45 @@ class Agents:
                 waiting.send_nowait(said)
             except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # said twice, or nobody waits any more
+        return True
+
+    async def hear(self, question: dict[str, Any], say: Say) -> None:
+        """What another replica asks of ours."""
+        match question:
+            case {"what": "sources", "prefix": str(prefix)}:
+                found = [agent.told() for agent in self.of(EVERY, {}, prefix)]
+                await say.total(len(found))
+                await say.items(found)
+            case {"what": "report", "agent": str(name), "said": dict(said), "prefix": str(prefix)}:
+                await say.total(1)
+                await say.items([{"known": self.answer(name, said, prefix)}])
+            case {
+                "what": "command",
+                "command": dict(command),
+                "source": str(source),
+                "labels": dict(labels),
+                "prefix": str(prefix),
+                "takes": float(patience) | int(patience),
+            }:
+                asked = self.of(source, labels, prefix)
+                await say.total(len(asked))
+
+                async def ask(agent: _Agent) -> None:
+                    await say.items([await self.ask(agent, command, patience)])
+
+                async with trio.open_nursery() as nursery:
+                    for agent in asked:
+                        nursery.start_soon(ask, agent)
+            case _:  # of a younger replica
+                await say.total(0)
+
+    async def elsewhere(self, question: dict[str, Any], takes: float) -> tuple[list[Item], Silent]:
+        """What other replicas say; and those that do not."""
+        if self.replicas is None:
+            await trio.lowlevel.checkpoint()
+            return [], []
+        items, why = await self.replicas.ask(question, takes)
+        return items, [{"replica": name, "error": text} for name, text in sorted(why.items())]
 
 
 async def listen(request: Request) -> Response:
@@ -164,17 +215,38 @@ async def listen(request: Request) -> Response:
 
 
 async def report(request: Request) -> Response:
-    """``POST /v1/agents/{agent}``: what became of a command."""
+    """``POST /v1/agents/{agent}``: what became of a command; any replica takes it."""
     agents: Agents = request.app.state.agents
-    agents.answer(request.path_params["agent"], await json_object(request, MAX_BODY))
+    name, prefix = request.path_params["agent"], access_of(request).prefix
+    said = await json_object(request, MAX_BODY)
+    if not agents.answer(name, said, prefix):
+        await _pass_on(agents.replicas, name, said, prefix)
     return Response(status_code=204)
+
+
+async def _pass_on(replicas: Replicas | None, name: str, said: dict[str, Any], prefix: str) -> None:
+    """Have the replica that holds the agent's line know.
+
+    Raises:
+      ProblemError: there is no such agent, or the replica does not answer.
+    """
+    owner = name.partition(".")[0]
+    items: list[Item] = []
+    if replicas is not None and owner in replicas.others:
+        question = {"what": "report", "agent": name, "said": said, "prefix": prefix}
+        items, why = await replicas.ask(question, 0.0, only=owner)
+        if why:
+            text = f"replica {owner}, which holds the line: {why[owner]}"
+            raise ProblemError(503, "replica-silent", text, {"retry-after": "2"})
+    if not any(item.get("known") for item in items):
+        raise ProblemError(404, "unknown-agent", f"no agent {name[:60]!r} is connected")
 
 
 async def command(request: Request) -> Response:
     """``POST /v1/sources/{source}/commands``: have programs do something; source ``*`` is all of them.
 
     The body: ``{"do": "start"|"stop"|"snapshot"|"set", "seconds": S, "options": {...}, "labels": {...}, "patience":
-    S}``.  The answer has a result per agent.
+    S}``.  The answer has a result per agent; ``unreachable`` are replicas whose agents may not have heard of it.
     """
     agents: Agents = request.app.state.agents
     what = await json_object(request, MAX_BODY)
@@ -189,38 +261,51 @@ async def command(request: Request) -> Response:
         raise ProblemError(422, "bad-command", "patience is a number of seconds above 0")
     if not isinstance(labels, dict) or not isinstance(what.get("options", {}), dict):
         raise ProblemError(422, "bad-command", "labels and options are objects")
-    source = request.path_params["source"]
-    access = access_of(request)
-    asked = [
-        agent
-        for agent in agents.of(source, {str(k): str(v) for k, v in labels.items()})
-        if access.covers(agent.source)
-    ]
-    if not asked:
-        raise ProblemError(404, "no-agent", f"no program {source[:100]!r} waits for commands")
-    results: list[dict[str, Any]] = [{} for _ in asked]
+    source, prefix = request.path_params["source"], access_of(request).prefix
+    labels = {str(key): str(value) for key, value in labels.items()}
+    takes = min(float(patience), LONGEST)
+    question = {
+        "what": "command",
+        "command": what,
+        "source": source,
+        "labels": labels,
+        "prefix": prefix,
+    }
+    results: list[dict[str, Any]] = []
+    unreachable: Silent = []
 
-    async def ask(i: int) -> None:
-        results[i] = await agents.ask(asked[i], what, min(float(patience), LONGEST))
+    async def ask(agent: _Agent) -> None:
+        results.append(await agents.ask(agent, what, takes))
+
+    async def ask_others() -> None:
+        more, silent = await agents.elsewhere(question, takes)
+        results.extend(more)
+        unreachable.extend(silent)
 
     async with trio.open_nursery() as nursery:
-        for i in range(len(asked)):
-            nursery.start_soon(ask, i)
-    return JSONResponse({"results": results})
+        nursery.start_soon(ask_others)
+        for agent in agents.of(source, labels, prefix):
+            nursery.start_soon(ask, agent)
+    if not results and unreachable:
+        why = f"{len(unreachable)} replicas do not answer ({unreachable[0]['error']})"
+        raise ProblemError(503, "replica-silent", why, {"retry-after": "2"})
+    if not results:
+        raise ProblemError(404, "no-agent", f"no program {source[:100]!r} waits for commands")
+    results.sort(key=lambda result: (str(result.get("source")), str(result.get("agent"))))
+    return JSONResponse({"results": results, "unreachable": unreachable})
 
 
 async def sources(request: Request) -> Response:
-    """``GET /v1/sources``: the programs that wait for commands."""
+    """``GET /v1/sources``: the programs that wait for commands, at whatever replica."""
     agents: Agents = request.app.state.agents
+    prefix = access_of(request).prefix
+    told = [agent.told() for agent in agents.of(EVERY, {}, prefix)]
+    more, unreachable = await agents.elsewhere({"what": "sources", "prefix": prefix}, 0.0)
     found: dict[str, list[dict[str, Any]]] = {}
-    access = access_of(request)
-    for agent in agents.of(EVERY, {}):
-        if not access.covers(agent.source):
-            continue
-        found.setdefault(agent.source, []).append(agent.facts())
-    return JSONResponse(
-        {"sources": [{"source": name, "agents": found[name]} for name in sorted(found)]}
-    )
+    for one in (*told, *more):
+        found.setdefault(one["source"], []).append(one["facts"])
+    listed = [{"source": name, "agents": found[name]} for name in sorted(found)]
+    return JSONResponse({"sources": listed, "unreachable": unreachable})
 
 
 def _labels(texts: list[str]) -> dict[str, str]:

@@ -295,7 +295,7 @@ OPERATIONS: Final = (
         "Have programs do something; source * is all of them.",
         body=_JSON,
         schema=_COMMAND,
-        problems=(404, 413, 422),
+        problems=(404, 413, 422, 503),
     ),
     Operation(
         "POST",
@@ -304,7 +304,7 @@ OPERATIONS: Final = (
         body=_JSON,
         schema={"type": "object"},
         answers={204: None},
-        problems=(404, 413, 422),
+        problems=(404, 413, 422, 503),
     ),
     Operation(
         "POST",

@@ -250,11 +250,16 @@ class Link:
 
     # --- hints -------------------------------------------------------------------------------------
 
+    @property
+    def connected(self) -> bool:
+        """Whether a server is there to take hints."""
+        return bool(self._client.is_connected)
+
     async def hint(self, subject: str, data: bytes) -> None:
         """Tell whoever listens just now; it may get lost."""
         from nats.errors import Error
 
-        if self._client.is_connected:
+        if self.connected:
             with suppress(Error, OSError):
                 await self._other.call(self._client.publish, subject, data)
 
