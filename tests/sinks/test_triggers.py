@@ -1,5 +1,6 @@
 """Triggers: each has a program that fires it once and one that does not; storms stay in their budget."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,13 +10,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tracesvc
 from tests.cli.commands import run
 from tests.recorder.recording import Recording
 from tests.streams import SECOND
 from tracesvc import FlightRecorder, events, triggers
-from tracesvc.format import Generation, Header, ProcRow, SessionWriter
+from tracesvc.events import StepStart, StepYield, TaskCreate, TaskExit
+from tracesvc.format import Batch, Generation, Header, ProcRow, SessionWriter
 from tracesvc.sinks.triggers import is_cancellation
 
 Program = Callable[[], Awaitable[object]]
@@ -440,3 +444,72 @@ def test_what_cannot_be_is_refused():
         triggers.LongStep(1, every=-1)
     with pytest.raises(TypeError, match="classes of the events"):
         triggers.When(is_error)
+
+
+# --- what is not decoded must not be missed ------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 60)), min_size=1, max_size=60),
+    st.lists(st.integers(1, 9), min_size=1),
+    st.integers(5, 70),
+)
+def test_a_long_step_is_found_in_whatever_batch_it_ends(steps, sizes, limit):
+    """``steps``: ns without a step, then with one; ``sizes``: events in a batch, round and round."""
+    now, records, ends = 0, [], []
+    for i, (pause, long) in enumerate(steps, 1):
+        records.append([StepStart.number, now + pause, i, 0, 0])
+        now += pause + long
+        records.append([StepYield.number, now, i, 0, 0])
+        ends.append((len(records) - 1, i, long))
+    trigger = triggers.LongStep(limit * 1e-9, after=0)
+    trigger.open(lambda reason: None)
+    writer, at, found, wanted = SessionWriter(), 0, [], []
+    for size in itertools.cycle(sizes):
+        piece = records[at : at + size]
+        if not piece:
+            break
+        frame = writer.events(0, at, list(itertools.chain.from_iterable(piece)))[-1]
+        batch = Batch(frame.body())
+        reason = trigger.look(batch, str) if trigger.worth_it(batch, frame.newest) else None
+        found.append(reason is not None)
+        wanted.append(any(at <= e < at + size and long >= limit for e, _, long in ends))
+        at += size
+    assert found == wanted
+
+
+@given(
+    st.lists(st.booleans(), max_size=80), st.lists(st.integers(1, 9), min_size=1), st.integers(1, 6)
+)
+def test_a_bound_on_tasks_is_crossed_in_whatever_batch(lives, sizes, bound):
+    """Creations and ends, in batches; against counting one by one."""
+    live, types = 0, []
+    for create in lives:
+        if create or not live:
+            types.append(TaskCreate)
+            live += 1
+        else:
+            types.append(TaskExit)
+            live -= 1
+    trigger = triggers.TasksAbove(bound, after=0)
+    trigger.open(lambda reason: None)
+    trigger.count(0)
+    writer, at, live, above = SessionWriter(), 0, 0, False
+    for size in itertools.cycle(sizes):
+        piece = types[at : at + size]
+        if not piece:
+            break
+        rows = [
+            [kind.number, i, i, 0, (0, "t", "e") if kind is TaskCreate else 0]
+            for i, kind in enumerate(piece, at)
+        ]
+        frame = writer.events(0, at, list(itertools.chain.from_iterable(rows)))[-1]
+        batch = Batch(frame.body())
+        found = trigger.worth_it(batch, frame.newest) and trigger.look(batch, str) is not None
+        most = live
+        for kind in piece:
+            live += 1 if kind is TaskCreate else -1
+            most = max(most, live)
+        assert found == (most >= bound and not above)
+        above = live >= bound
+        at += size

@@ -15,12 +15,12 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
 
-from tracesvc.events import StepStart, TaskCreate, TaskExit
+from tracesvc.events import StepBlock, StepStart, TaskCreate, TaskExit, TaskRunnable
 from tracesvc.recorder import own_run
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.native import native as module
@@ -142,7 +142,7 @@ class DirectRunHooks(RunHooks):
         table = Table(recording) if isinstance(recording, Recording) else recording
         table.stand_in_for(original)
         if not isinstance(table, Table):
-            table.runnable(runner.runq)
+            table.runnable(runner.runq, trio._core._run.GLOBAL_RUN_CONTEXT.__dict__)
         self._place = runner, table, original
         runner.instruments = table
 
@@ -222,26 +222,73 @@ def _self_test(native: bool) -> str:
 
 
 def _try_out(native: bool) -> str:
+    return _beside_an_instrument(native) or _by_itself(native)
+
+
+def _recorded(
+    native: bool, main: Callable[[Any], Awaitable[None]], *instruments: trio.abc.Instrument
+) -> list[tuple[Any, ...]]:
+    """The records of a run of ``main``, which is given what records it."""
     new_records: Any = module.Records if native and module is not None else Records
     session = Session(1 << 12, 2, new_records)
-    judge, hooks = _Judge(), DirectRunHooks(session, lambda run: None)
+    hooks = DirectRunHooks(session, lambda run: None)
+    own_run.run(functools.partial(main, hooks), instruments=(hooks, *instruments))
+    return [b.records.record(i) for b in session._sealed for i in range(b.records.events)]
 
-    async def main() -> None:
+
+def _beside_an_instrument(native: bool) -> str:
+    """Both see the same, and what we pass on arrives."""
+    judge = _Judge()
+
+    async def main(hooks: Any) -> None:
         runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep, 0)
             send, receive = trio.open_memory_channel[int](0)
             nursery.start_soon(send.send, 1)
             await receive.receive()
-        if runner.instruments is hooks._place[2]:  # type: ignore[index]
+        if runner.instruments is hooks._place[2]:
             raise RuntimeError("the table is not in place")
 
-    own_run.run(main, instruments=(hooks, judge))
-    proc = hooks.proc
-    if proc is None:
+    rows = _recorded(native, main, judge)
+    if not rows:
         return "its self-test was not recorded"
-    buffers = [*session._sealed]
-    rows = [b.records.record(i) for b in buffers for i in range(b.records.events)]
     wanted = {StepStart.number, TaskCreate.number, TaskExit.number}
     seen = [(row[0], row[2]) for row in rows if row[0] in wanted]
     return "" if seen == judge.seen else "it sees another order of things than an instrument does"
+
+
+def _by_itself(native: bool) -> str:
+    """Without another instrument trio is asked less; tasks tell what they did, and it must be that."""
+    steps: list[int] = []
+
+    def step() -> None:
+        steps.append(trio.lowlevel.current_task()._counter + 1)
+
+    async def child(event: trio.Event) -> None:
+        step()
+        await trio.lowlevel.checkpoint()
+        step()
+        await event.wait()
+        step()
+
+    async def main(_: Any) -> None:
+        step()
+        event = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child, event)
+            nursery.start_soon(child, event)
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+                step()
+            event.set()
+        step()
+
+    rows = [row for row in _recorded(native, main) if row[2] in steps]
+    if [row[2] for row in rows if row[0] == StepStart.number] != steps:
+        return "it sees other steps than the tasks took"
+    blocked, woken = (
+        sorted(row[2] for row in rows if row[0] == number)
+        for number in (StepBlock.number, TaskRunnable.number)
+    )
+    return "" if blocked == woken and len(woken) == 3 else "it does not see who was woken"

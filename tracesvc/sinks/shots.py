@@ -92,7 +92,7 @@ class Shots:
                     for trigger in self._triggers:
                         trigger.count(self._tasks)
                     self._tasks = None
-                self._batch(Batch(frame.body()))
+                self._batch(Batch(frame.body()), frame.newest)
             case FrameKind.STRINGS:
                 self._strings.update(Strings.unpack(frame.body()).rows)
             case FrameKind.GENERATION:
@@ -102,12 +102,12 @@ class Shots:
                 if snapshot.proc:
                     self._tasks = (self._tasks or 0) + len(snapshot.tasks)
 
-    def _batch(self, batch: Batch) -> None:
-        there = self._wanted.intersection(batch.types)
+    def _batch(self, batch: Batch, newest: int) -> None:
+        there = self._wanted.intersection([row[0] for row in batch.rows])
         if not there:
             return
         for trigger in self._triggers:
-            if not trigger.types.isdisjoint(there):
+            if not trigger.types.isdisjoint(there) and trigger.worth_it(batch, newest):
                 reason = trigger.look(batch, self._text)
                 if reason is not None:
                     self._fire(trigger, reason)

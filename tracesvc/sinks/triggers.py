@@ -112,8 +112,15 @@ class Trigger:
     def close(self) -> None:
         """It is over."""
 
+    def worth_it(self, batch: Batch, newest: int) -> bool:
+        """Whether a batch with events of its `types` is to be looked at; ``newest`` is the time of its last event.
+
+        For what can be told without decoding the batch, which takes a hundred times as long.
+        """
+        return True
+
     def look(self, batch: Batch, text: Text) -> str | None:
-        """The reason, where a batch with events of its `types` gives one; ``text`` resolves names."""
+        """The reason, where such a batch gives one; ``text`` resolves names."""
         return None
 
     def count(self, tasks: int) -> None:
@@ -148,33 +155,41 @@ class LongStep(Trigger):
     def __init__(self, seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._limit: Final = int(seconds * 1e9)
-        self._begun: dict[int, tuple[int, int]] = {}
-        """proc -> (when the step began that ran at the end of the last batch, its task)"""
+        self._open: dict[int, Batch | tuple[int, int]] = {}
+        """proc -> the step that ran when its last batch was over: (since when, its task), or the batch it began in"""
 
     def open(self, tell: Tell) -> None:
         super().open(tell)
-        self._begun.clear()
+        self._open.clear()
+
+    def worth_it(self, batch: Batch, newest: int) -> bool:
+        """Not where all of it, with the step that ran before, took less time than the limit: mostly so."""
+        before = self._open.get(batch.proc)
+        since = before.t0 if isinstance(before, Batch) else before[0] if before else batch.t0
+        if newest - since >= self._limit:
+            return True
+        start = batch.types.rfind(StepStart.number)
+        if batch.types.translate(self._ENDS).rfind(1) > start:
+            self._open.pop(batch.proc, None)
+        elif start >= 0:
+            self._open[batch.proc] = batch
+        return False
 
     def look(self, batch: Batch, text: Text) -> str | None:
-        begun, times = self._begun.pop(batch.proc, None), batch.times()
+        begun = self._open.pop(batch.proc, None)
+        if isinstance(begun, Batch):
+            place = begun.types.rfind(StepStart.number)
+            begun = begun.times()[place], begun.columns(StepStart.number)[0][-1]
         long, who = 0, 0
-        # a batch that took less time than the limit has no such step, which is the case where there are many of them
-        if times[-1] - (begun[0] if begun else times[0]) >= self._limit:
-            for _, number, time, fields in records_of(batch, self.types):
-                if number == StepStart.number:
-                    begun = time, fields[0]
-                elif begun is not None:
-                    if time - begun[0] > long:
-                        long, who = time - begun[0], begun[1]
-                    begun = None
-        else:
-            start = batch.types.rfind(StepStart.number)
-            if batch.types.translate(self._ENDS).rfind(1) > start:
+        for _, number, time, fields in records_of(batch, self.types):
+            if number == StepStart.number:
+                begun = time, fields[0]
+            elif begun is not None:
+                if time - begun[0] > long:
+                    long, who = time - begun[0], begun[1]
                 begun = None
-            elif start >= 0:
-                begun = times[start], batch.columns(StepStart.number)[0][-1]
         if begun is not None:
-            self._begun[batch.proc] = begun
+            self._open[batch.proc] = begun
         return f"a step of task {who} ran for {_ms(long)}" if long >= self._limit else None
 
 
@@ -244,6 +259,17 @@ class TasksAbove(Trigger):
     def count(self, tasks: int) -> None:
         self._live = tasks
 
+    def worth_it(self, batch: Batch, newest: int) -> bool:
+        """Not where it can cross no bound, in whatever order."""
+        created = batch.types.count(TaskCreate.number)
+        ended = batch.types.count(TaskExit.number)
+        if self._above and self._live - ended < self._bound:
+            return True
+        if not self._above and self._live + created >= self._bound:
+            return True
+        self._live += created - ended
+        return False
+
     def look(self, batch: Batch, text: Text) -> str | None:
         before, most = self._live, self._live
         for number in batch.types.translate(None, _NO_TASKS):
@@ -295,9 +321,10 @@ class NurseryFailed(Trigger):
         self._errors: Final = errors
 
     def look(self, batch: Batch, text: Text) -> str | None:
-        for _, _, _, (task, nursery, _, errors, *_) in records_of(batch, self.types):
-            if errors >= self._errors:
-                return f"{errors:,} exceptions left nursery {nursery} of task {task}"
+        tasks, nurseries, _, errors, *_ = batch.columns(NurseryClose.number)
+        for task, nursery, count in zip(tasks, nurseries, errors, strict=True):
+            if count >= self._errors:
+                return f"{count:,} exceptions left nursery {nursery} of task {task}"
         return None
 
 

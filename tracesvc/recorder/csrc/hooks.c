@@ -13,7 +13,7 @@ static const char *const hook_text[HOOKS] = {
     "before_run", "after_run"};
 static PyObject *hook_name[HOOKS], *str_call, *str_add_instrument, *str_remove_instrument;
 PyObject *error_type, *cancelled_type, *interrupt_type;
-static PyObject *str_error, *zero;
+static PyObject *str_error, *str_task, *zero;
 
 #define ENTRY_TASK "<TrioToken.run_sync_soon task>"       /* as recording.py has it */
 #define OWN "tracesvc "                                   /* as seams.py has it */
@@ -51,6 +51,8 @@ struct Hooks {
     int cell;                                             /* of the watch; -1: it is not watched */
     unsigned others;                                      /* hooks that instruments of others want, a bit each */
     PyObject *runq;                                       /* who is runnable; NULL: not known */
+    PyObject *running;                                    /* a dict that has the task whose turn it is; NULL: not known */
+    PyObject *scheduled;                                  /* borrowed: the task that became runnable last, until its step */
     PyObject *stepping;                                   /* borrowed: the task whose step runs, told of by `call` */
     char recording, yielded, exited, waiting, io;         /* io: waits for I/O are recorded */
     nests nests;
@@ -667,21 +669,51 @@ static int look_who_is_there(Hooks *self) {
     return 0;
 }
 
+/* A step begins, or is over, or a task became runnable. */
+static void hook_of_task(Hooks *self, int hook, PyObject *task) {
+    if (hook <= AFTER_TASK_STEP) self->stepping = hook == BEFORE_TASK_STEP ? task : NULL;
+    if (hook == TASK_SCHEDULED) self->scheduled = task;
+    else if (hook == BEFORE_TASK_STEP && self->scheduled == task) self->scheduled = NULL;
+    self->record[hook](self, task);
+}
+
+/* trio asks once for each hook, when it is due; to be called costs more than what is recorded.  So what it would call us
+ * with is found, where that can be told, and recorded at once.  Returns whether it was; who asks again gets no second
+ * record. */
+static int recorded_already(Hooks *self, int hook) {
+    PyObject *task;
+    switch (hook) {
+    case BEFORE_TASK_STEP:                                /* trio notes whose turn it is just before */
+        task = self->running && !self->stepping ? PyDict_GetItemWithError(self->running, str_task) : NULL;
+        if (!task) return PyErr_Clear(), 0;
+        hook_of_task(self, hook, task);
+        return 1;
+    case AFTER_TASK_STEP:
+        if (!self->stepping) return 0;
+        hook_of_task(self, hook, self->stepping);
+        return 1;
+    case TASK_SCHEDULED:                                  /* trio has just put it into the queue */
+        if (!self->runq || !Py_SIZE(self->runq)) return 0;
+        task = Py_TYPE(self->runq)->tp_as_sequence->sq_item(self->runq, Py_SIZE(self->runq) - 1);
+        if (!task) return PyErr_Clear(), 0;
+        Py_DECREF(task);                                  /* the queue has it */
+        if (task == self->scheduled) return 0;
+        hook_of_task(self, hook, task);
+        return 1;
+    case BEFORE_IO_WAIT:
+        if (!self->runq || !Py_SIZE(self->runq)) return 0;
+        self->record[hook](self, zero);                   /* somebody is runnable: it will not wait */
+        return 1;
+    default: return 0;
+    }
+}
+
 static int Hooks_contains(Hooks *self, PyObject *name) {
     int hook = hook_of(name);
     if (hook < 0) return self->original ? PySequence_Contains(self->original, name) : 0;
     if (self->others >> hook & 1) return 1;
-    if (hook == AFTER_TASK_STEP && self->recording && self->stepping) {
-        PyObject *task = self->stepping;                  /* trio asks once, when the step has ended: to be called costs more */
-        self->stepping = NULL;
-        self->record[hook](self, task);
-        return 0;
-    }
-    if (hook == BEFORE_IO_WAIT && self->recording && self->runq && Py_SIZE(self->runq)) {
-        self->record[hook](self, zero);                   /* somebody is runnable: it will not wait */
-        return 0;
-    }
-    return self->recording && hook < RECORDED && (hook != AFTER_IO_WAIT || self->waiting);
+    if (!self->recording || hook >= RECORDED || recorded_already(self, hook)) return 0;
+    return hook != AFTER_IO_WAIT || self->waiting;
 }
 
 static PyObject *call_others(Hooks *self, PyObject *const *args, Py_ssize_t count) {
@@ -696,8 +728,7 @@ static PyObject *call_others(Hooks *self, PyObject *const *args, Py_ssize_t coun
 static PyObject *Hooks_call(Hooks *self, PyObject *const *args, Py_ssize_t count) {
     int hook = count ? hook_of(args[0]) : -1;
     if (self->recording && hook >= 0 && hook < RECORDED && count == 2) {
-        if (hook <= AFTER_TASK_STEP) self->stepping = hook == BEFORE_TASK_STEP ? args[1] : NULL;
-        self->record[hook](self, args[1]);
+        hook_of_task(self, hook, args[1]);
     }
     if (!self->original || (hook >= 0 && !(self->others >> hook & 1))) {
         if (hook == TASK_SPAWNED && signals_handle()) return NULL;    /* as it would have come up without us */
@@ -719,11 +750,13 @@ static PyObject *pass_on(Hooks *self, PyObject *method, PyObject *instrument) {
 static PyObject *Hooks_add(Hooks *self, PyObject *instrument) { return pass_on(self, str_add_instrument, instrument); }
 static PyObject *Hooks_remove(Hooks *self, PyObject *instrument) { return pass_on(self, str_remove_instrument, instrument); }
 
-/* runnable(deque): in which the run keeps who is runnable. */
-static PyObject *Hooks_runnable(Hooks *self, PyObject *queue) {
-    if (strcmp(Py_TYPE(queue)->tp_name, "collections.deque")) Py_RETURN_NONE;      /* then trio is to tell of every poll */
-    Py_XSETREF(self->runq, Py_NewRef(queue));
-    Py_RETURN_NONE;
+/* runnable(deque, dict): in which the run keeps who is runnable, and, as "task", whose turn it is. */
+static PyObject *Hooks_runnable(Hooks *self, PyObject *args) {
+    PyObject *queue, *running;
+    if (!PyArg_ParseTuple(args, "OO!", &queue, &PyDict_Type, &running)) return NULL;
+    Py_XSETREF(self->running, Py_NewRef(running));
+    if (!strcmp(Py_TYPE(queue)->tp_name, "collections.deque")) Py_XSETREF(self->runq, Py_NewRef(queue));
+    Py_RETURN_NONE;                                       /* else trio is to tell of every poll and whom it wakes */
 }
 
 /* stand_in_for(table): from now on pass on what its instruments want; None: no more. */
@@ -831,6 +864,7 @@ static int Hooks_traverse(Hooks *self, visitproc visit, void *arg) {
     Py_VISIT(self->original);
     Py_VISIT(self->nests.body);
     Py_VISIT(self->runq);
+    Py_VISIT(self->running);
     return 0;
 }
 
@@ -846,6 +880,7 @@ static int Hooks_clear(Hooks *self) {
     Py_CLEAR(self->original);
     nests_let_go(&self->nests);
     Py_CLEAR(self->runq);
+    Py_CLEAR(self->running);
     Py_CLEAR(self->records);
     return 0;
 }
@@ -893,7 +928,7 @@ static PyMethodDef methods[] = {
     {"add_instrument", (PyCFunction)Hooks_add, METH_O, NULL},
     {"remove_instrument", (PyCFunction)Hooks_remove, METH_O, NULL},
     {"stand_in_for", (PyCFunction)Hooks_stand_in_for, METH_O, NULL},
-    {"runnable", (PyCFunction)Hooks_runnable, METH_O, NULL},
+    {"runnable", (PyCFunction)Hooks_runnable, METH_VARARGS, NULL},
     {"waits", (PyCFunction)Hooks_waits, METH_VARARGS, NULL},
     {"in_main", (PyCFunction)Hooks_in_main, METH_NOARGS, NULL},
     {"measure", (PyCFunction)Hooks_measure, METH_NOARGS, NULL},
@@ -945,6 +980,7 @@ int hooks_init(void) {
     str_add_instrument = PyUnicode_InternFromString("add_instrument");
     str_remove_instrument = PyUnicode_InternFromString("remove_instrument");
     str_error = PyUnicode_InternFromString("error");
+    str_task = PyUnicode_InternFromString("task");
     zero = PyLong_FromLong(0);
-    return str_call && str_add_instrument && str_remove_instrument && str_error && zero ? 0 : -1;
+    return str_call && str_add_instrument && str_remove_instrument && str_error && str_task && zero ? 0 : -1;
 }
