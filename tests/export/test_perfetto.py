@@ -9,10 +9,11 @@ from tests.export.conftest import damaged, end_of, events_of
 from tests.export.oracle import look
 from tests.export.perfetto_judge import query
 from tests.model.small import BEGIN, Small
+from tests.streams import Maker, joined
 from tests.traces import program
 from tracesvc.events import Reason
 from tracesvc.export import export
-from tracesvc.format import compress
+from tracesvc.format import Exchange, compress
 
 SLICES = "select name, count(*) n, sum(dur) ns, sum(dur < 0) open from slice group by name"
 STATS = "select name, value from stats where value > 0 and severity != 'info'"
@@ -174,6 +175,20 @@ def test_chrome_json_has_nurseries_scopes_and_who_cancelled_whom(tmp_path, data)
     ids = [e["id"] for e in loaded if e["ph"] == "s"]
     assert len(ids) == len(set(ids)) == done.written["flow"]
     assert flows[0]["n"] <= done.written["flow"]
+
+
+def test_times_of_day_are_those_of_the_service_where_the_trace_tells(tmp_path):
+    """So that the traces of several machines line up, whatever their machines believe."""
+    made = Maker()
+    there = made.time + 10**12
+    hours_later = made.start_wall + 7200 * 10**9
+    frames = made.start()
+    told = made.time, there, there, made.time + 800, hours_later, "service"
+    frames += [*made.writer.clocks([Exchange(*told)]), *made.events(10), *made.end()]
+    path = tmp_path / "a.pftrace"
+    export(joined(frames), "perfetto", path)
+    (rows,) = query(path, "select clock_value v from clock_snapshot where clock_name = 'REALTIME'")
+    assert abs(rows[0]["v"] - hours_later) < 1000
 
 
 @pytest.mark.parametrize("which", ["whole", "lossy"])

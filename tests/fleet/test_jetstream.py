@@ -9,7 +9,11 @@ import pytest
 import trio
 
 from tests.fleet.servers import environment, nats, s3
-from tests.streams import Maker, joined, name_of, session
+from tests.streams import SECOND, Maker, joined, name_of, session
+from tracesvc.format import Exchange
+from tracesvc.model.axis import Axis
+from tracesvc.model.reader import read
+from tracesvc.model.timebase import timebase_of
 from tracesvc.model.verify import verify
 from tracesvc.store import (
     FileStore,
@@ -61,6 +65,25 @@ async def all_of(store, name):
     while len(data) < info.bytes:
         data += await store.read(name, len(data), 1 << 18)
     return data
+
+
+async def test_every_replica_knows_whose_clock_a_session_was_compared_with(fleet, open_store):
+    """A program pushed to one replica, and then to another on another machine: each has a clock, and says which."""
+    made = Maker()
+    frames = made.start()
+    for clock, ahead in (("one", SECOND), ("two", 99 * SECOND)):
+        there = made.time + ahead
+        row = Exchange(made.time, there, there, made.time + 900, 10**18 + there, clock)
+        frames += [*made.writer.clocks([row]), *made.events(5)]
+    async with open_store(fleet) as one, open_store(fleet) as two:
+        await one.append(made.session, 0, joined(frames))
+        told = (await two.info(made.session)).clock
+        assert told == (await one.info(made.session)).clock
+        assert told.clock in ("one", "two")
+        assert told.uncertainty <= 451 + 20
+    with read(joined(frames)) as trace:
+        axis = Axis.of([timebase_of(trace)])
+    assert {row.clock for row in axis.placed[0].base.exchanges} == {"one", "two"}
 
 
 async def test_what_one_replica_takes_every_other_one_has(fleet, open_store):

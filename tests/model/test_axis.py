@@ -165,3 +165,15 @@ def test_times_of_day_that_turn_cause_and_effect_round_are_put_right_as_far_as_i
     assert child.at(b.at(2 * S)).uncertainty is None
     # the clock of the one is that of the axis, so what it says is a bound
     assert not axis.contradictions
+
+
+def test_a_machine_that_slept_is_told():
+    service = steady("service", 10**13)
+    clock = SimulatedClock("m", 5 * S, steps=[(100 * S, -50 * S)])
+    rows = (S, MS, 0, MS), (200 * S, MS, 0, MS)
+    [placed] = Axis.of([base("M", clock, exchanges=talk(clock, service, *rows))]).placed
+    assert placed.steps == 1
+    for true in (S, 99 * S, 101 * S, 200 * S):
+        found = placed.at(clock.at(true))
+        assert abs(found.time - (EPOCH + true)) <= found.uncertainty
+    assert placed.at(clock.at(S)).uncertainty < 2 * MS

@@ -219,3 +219,16 @@ def test_merged_they_lie_on_one_clock(tmp_path):
     # all began at the same moment, by the service
     assert times[-1] - times[0] < 50_000
     assert verify(bytes(out)).ok
+
+
+def test_a_restart_of_the_service_is_the_same_clock():
+    """And so is that of any other process of the machine, and of every container on it."""
+    words = [sys.executable, "-c", "from tracesvc.service.clock import NAME; print(NAME)"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == clock_name()
+
+
+def test_another_time_namespace_is_another_clock():
+    words = [sys.executable, "-c", "from tracesvc.service.clock import NAME; print(NAME)"]
+    done = subprocess.run([*in_another_time(), *words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() != clock_name()

@@ -34,6 +34,8 @@ class Member:
     end: Moment
     stepped: int
     """ns by which its machine's time of day was set meanwhile"""
+    steps: int
+    """how often a clock on its way to the axis was stepped"""
     parents: int
     """spans here that are the parents of spans in other sessions"""
     children: int
@@ -126,6 +128,7 @@ def _member(placed: Placed, links: Sequence[Link]) -> Member:
         begin=placed.at(base.begin),
         end=end,
         stepped=base.stepped,
+        steps=placed.steps,
         parents=sum(link.parent.session == base.session for link in apart),
         children=sum(link.child.session == base.session for link in apart),
     )

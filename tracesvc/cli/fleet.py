@@ -94,6 +94,11 @@ def _print(found: Fleet, console: Console) -> None:
             way = "forward" if one.stepped > 0 else "back"
             text = f"{one.name}: its machine's time of day was set {way} by {duration(abs(one.stepped))} meanwhile"
             say(console, text, "yellow")
+    for one in found.members:
+        if one.steps:
+            times = "once" if one.steps == 1 else f"{one.steps:,} times"
+            text = f"{one.name}: a clock was stepped {times}, as exchanges show; in between both is possible"
+            say(console, text, "yellow")
     for told in found.axis.contradictions[:MOST]:
         parent, child = told.link
         text = (

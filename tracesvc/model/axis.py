@@ -66,6 +66,10 @@ class _Way:
     def __init__(self, relation: Relation, *, against: bool) -> None:
         self._relation, self._against = relation, against
 
+    @property
+    def steps(self) -> int:
+        return len(self._relation.steps)
+
     def lead(self, bounds: Bounds) -> Bounds:
         """Bounds of a time by the one clock as bounds by the other."""
         low, high = bounds
@@ -103,6 +107,11 @@ class Placed:
     @property
     def session(self) -> str:
         return self.base.session
+
+    @property
+    def steps(self) -> int:
+        """How often exchanges show that a clock on the way to the axis was stepped (its machine slept, say)."""
+        return sum(way.steps for way in self._ways)
 
     def bounds(self, time: int) -> Bounds:
         """What is proven of a time of the session: between which ns of the axis it lies."""
@@ -209,8 +218,8 @@ class Axis:
         for _ in range(ROUNDS):
             self.contradictions.clear()
             for link in links:
-                parent, child = known[link.parent.session], known[link.child.session]
-                if parent is child:
+                parent, child = known.get(link.parent.session), known.get(link.child.session)
+                if parent is None or child is None or parent is child:
                     continue
                 began = parent.bounds(link.parent.begin)
                 follows = child.bounds(link.child.begin)

@@ -112,10 +112,6 @@ class _Stretch:
         self._highs.add(one.sent, -one.high)
         self.first, self.last = min(self.first, one.sent), max(self.last, one.received)
 
-    @property
-    def times(self) -> list[int]:
-        return [self.first, *self._lows.times, *self._highs.times, self.last]
-
     def at(self, time: int) -> Bounds:
         high = self._highs.at(time)
         return Bounds(self._lows.at(time), None if high is None else -high)
@@ -145,11 +141,6 @@ class Relation:
         """Within what times a clock was stepped."""
         pairs = zip(self._stretches, self._stretches[1:], strict=False)
         return [(before.last, after.first) for before, after in pairs]
-
-    @property
-    def times(self) -> list[int]:
-        """Where bounds bend or jump, ascending."""
-        return sorted({time for stretch in self._stretches for time in stretch.times})
 
     def at(self, time: int) -> Bounds:
         """The bounds at an instant of the other clock."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tracesvc.events import SpanBegin
-from tracesvc.format import Batch, Damage, FormatError, Snapshot
+from tracesvc.format import Batch, Damage, FormatError, Generation, Loss, Snapshot
 from tracesvc.format.tracecontext import ATTRIBUTE, Parent, parse, span_number
 from tracesvc.model.reader import Trace
 
@@ -44,24 +44,31 @@ def spans_of(trace: Trace) -> Iterator[tuple[SpanAt, Mapping[str, Any] | None]]:
     """
     trace.rewind()
     session = "" if trace.session is None else trace.session.id
-    late = True
+    missing = told = begun = (
+        False  # told: by a snapshot, of what is open since something was missing
+    )
     for item in trace.items():
         if isinstance(item, Damage):
-            late = True
+            missing, told = True, False
             continue
+        if isinstance(item.record, Batch) and told:
+            missing = told = False
         match item.record:
+            case Loss():
+                missing, told = True, False
+            case Generation(number) if not begun:
+                missing, begun = number > 0, True
             case Batch() as batch if SpanBegin.number in batch.groups:
                 try:
                     found = list(_begun(batch, trace, session))
                 except FormatError:
                     continue
                 yield from found
-            case Snapshot(spans=rows) if late and rows:
+            case Snapshot(spans=rows, regions=regions) if missing and (rows or regions):
+                told = True
                 for row in rows:
                     at = SpanAt(session, row.span, trace.text(row.name), row.since, row.parent)
                     yield at, row.attributes
-            case Batch():
-                late = False
 
 
 def _begun(

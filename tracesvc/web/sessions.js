@@ -8,6 +8,8 @@ const COLUMNS = [["source", "Program"], ["started", "Started"], ["length", "Leng
 const WIDE = new Set(["length", "bytes"]);
 const REFRESH = 3000;
 
+/** How far its times are from the service's; false: nothing tells. */
+const clockOf = ({ clock }) => clock ? `By the service's clock ${duration(Math.abs(clock.offset))} ${clock.offset < 0 ? "earlier" : "later"}, ${clock.uncertainty === null ? "how certainly is not known" : `± ${duration(clock.uncertainty)}`}` : false;
 export const lostOf = (info) => Object.values(info.lost).reduce((sum, n) => sum + n, 0);
 
 export function markOf(state) {
@@ -90,7 +92,7 @@ export class Sessions {
     const open = `#/s/${info.session}`;
     return h("tr", { class: "go", "data-session": info.session, onclick: (event) => { if (!event.target.closest("a") && !getSelection().toString()) location.hash = open; } },
       h("td", {}, h("a", { href: open, class: "name clip", dir: "auto" }, name), h("div", { class: "faint clip" }, [info.source.host, info.source.pid ? `pid ${info.source.pid}` : "", info.session.slice(0, 8)].filter(Boolean).join("  "))),
-      h("td", { class: "when" }, day(info.started).slice(0, 10), " ", h("span", {}, day(info.started).slice(11))), h("td", { class: "num wide" }, duration(info.updated - info.started)), h("td", { class: "num" }, count(info.events)),
+      h("td", { class: "when", title: clockOf(info) }, day(info.started).slice(0, 10), " ", h("span", {}, day(info.started).slice(11))), h("td", { class: "num wide" }, duration(info.updated - info.started)), h("td", { class: "num" }, count(info.events)),
       h("td", { class: `num ${lost ? "bad" : "faint"}`, title: Object.entries(info.lost).filter(([, n]) => n).map(([cause, n]) => `${words(cause)}: ${count(n)}`).join(", ") || false }, lost ? count(lost) : "0"),
       h("td", { class: "num wide" }, size(info.bytes)), h("td", {}, markOf(info.state)));
   }
