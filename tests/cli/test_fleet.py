@@ -157,3 +157,12 @@ def test_otlp_has_the_times_of_the_service(both, tmp_path):
     right = EPOCH + 80 * SECOND
     assert abs(times["order"] - right) < 10 * MS
     assert abs(times["GET /stock"] - right - 10 * MS) < 50 * MS
+
+
+def test_lines_tell_of_every_exchange_once(both, tmp_path):
+    export(both[0], "jsonl", tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    [told] = [row for row in rows if row["type"] == "EXCHANGE"]
+    assert told["clock"] == "service"
+    assert told["arrived"] - told["sent"] == 70 * SECOND + MS
+    assert " EXCHANGE " in run("export", both[0], "--to", "text", "-o", "-").stdout

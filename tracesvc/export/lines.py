@@ -13,8 +13,10 @@ from tracesvc.export.report import Exported
 from tracesvc.export.words import cause_of, lost_text
 from tracesvc.format import (
     Batch,
+    Clocks,
     Damage,
     End,
+    Exchange,
     FormatError,
     Generation,
     Header,
@@ -53,7 +55,7 @@ Row = dict[str, Any]
 def write_jsonl(trace: Trace, out: Callable[[bytes], Any]) -> Exported:
     """A JSON object per line: ``{"type": "step_start", "time": ..., "proc": ..., "seq": ..., "task": ...}``.
 
-    What is no event has its type in capitals: HEADER, GENERATION, LOSS, DAMAGE, END.
+    What is no event has its type in capitals: HEADER, GENERATION, EXCHANGE, LOSS, DAMAGE, END.
     """
     dump = json.JSONEncoder(default=repr, ensure_ascii=False, separators=(",", ":")).encode
     return _write(trace, out, dump)
@@ -102,6 +104,7 @@ def _write(trace: Trace, out: Callable[[bytes], Any], line: Callable[[Row], str]
 def _rows(trace: Trace, report: Exported) -> Iterator[Row]:
     books, newest = Books(), 0
     begun = False
+    exchanges: set[Exchange] = set()
     for item in trace.items():
         if isinstance(item, Damage):
             report.written["DAMAGE"] += 1
@@ -128,6 +131,12 @@ def _rows(trace: Trace, report: Exported) -> Iterator[Row]:
                 books.late, begun = not begun and number > 0, True
                 report.written["GENERATION"] += 1
                 yield {"type": "GENERATION", "time": monotonic, "number": number, "wall": wall}
+            case Clocks(rows):
+                for one in rows:
+                    if one not in exchanges:  # they are told again in every generation
+                        exchanges.add(one)
+                        report.written["EXCHANGE"] += 1
+                        yield {"type": "EXCHANGE", "time": one.sent, **one._asdict()}
             case Procs(accounts):
                 for account in accounts:
                     books.account(account)
