@@ -26,8 +26,11 @@ from tracesvc.analysis import query
 from tracesvc.events import Reason
 from tracesvc.export import FORMATS, export
 from tracesvc.export.otlp_push import Push
+from tracesvc.format.tracecontext import span_number
 from tracesvc.model import read
+from tracesvc.model.axis import Axis
 from tracesvc.model.schema import TABLES
+from tracesvc.model.timebase import timebase_of
 
 WHICH = pytest.mark.parametrize("which", ["whole", "demo"])
 
@@ -237,6 +240,10 @@ def test_opentelemetry_decodes_the_spans(tmp_path, data):
     inside = sum(e.parent in known for e in begun)
     assert sum(s.parent_span_id in ids for s in spans) == inside
     parents = {span.span_id: span for span in spans}
+    ends = {e.span: e.time for e in events if e.type == "span_end"}
+    session = read(data).session.id
+    times = {span_number(session, e.span): (e.time, ends.get(e.span, end_of(data))) for e in begun}
+    at = Axis.of([timebase_of(read(data))]).placed[0].time
     for span in spans:
         assert (len(span.trace_id), len(span.span_id)) == (16, 8)
         if span.parent_span_id in parents:
@@ -246,10 +253,10 @@ def test_opentelemetry_decodes_the_spans(tmp_path, data):
             for a in span.attributes
             if a.key.startswith("tracesvc.") and "_ns" in a.key
         }
-        assert sum(spent.values()) <= span.end_time_unix_nano - span.start_time_unix_nano
-    ends = {e.span: e.time for e in events if e.type == "span_end"}
-    lasted = sum(ends.get(e.span, end_of(data)) - e.time for e in begun)
-    assert sum(s.end_time_unix_nano - s.start_time_unix_nano for s in spans) == lasted
+        begin, end = times[span.span_id]
+        assert sum(spent.values()) <= end - begin
+        # Points in time are told by the clock that all programs have in common, if the trace has it.
+        assert (span.start_time_unix_nano, span.end_time_unix_nano) == (at(begin), at(end))
     year = dt.datetime.fromtimestamp(spans[0].start_time_unix_nano / 1e9, dt.UTC).year
     assert year >= 2023
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ __all__ = ["Cancellation", "Cancellations"]
 
 MOST: Final = 100_000
 """requests, and tasks that one reached, that are remembered: the last ones"""
+PER_TASK: Final = 1000
+"""times that one reached a task, likewise"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,16 @@ class Cancellation:
 class Cancellations:
     """Gathers them from the parts of a replay, up to a time."""
 
-    def __init__(self, names: list[str], until: int | None = None) -> None:
-        """``names`` are those that `tracesvc.model.phases.Phases.name` indexes; ``until`` is in ns; None: all."""
+    def __init__(self, names: list[str], until: int | None = None, since: int = 0) -> None:
+        """``names`` are those that `tracesvc.model.phases.Phases.name` indexes.
+
+        What reached a task before ``since`` or after ``until`` (ns; None: the end) is not kept.
+        """
         self._names: Final = names
         self._until: Final = until
+        self._since: Final = since
         self._requests: Final[dict[int, Cancellation]] = {}
-        self._reached: Final[dict[int, list[tuple[int, int]]]] = {}
+        self._reached: Final[dict[int, deque[tuple[int, int]]]] = {}
 
     def add(self, part: Part) -> None:
         """Take in what a part says."""
@@ -101,7 +108,7 @@ class Cancellations:
             for time, scope, task, who, source, nursery, timeout, why in zip(
                 *columns, asked.names("why"), strict=True
             ):
-                name, asker = names.get(task, NAMELESS), names.get(who, NAMELESS)
+                name, asker = (names.get(one, NAMELESS) if one else "" for one in (task, who))
                 rest = source, nursery, timeout, why
                 self._requests[scope] = Cancellation(time, scope, task, name, who, asker, *rest)
                 if len(self._requests) > MOST:
@@ -109,8 +116,11 @@ class Cancellations:
         for time, task, scope in zip(
             reached.time.tolist(), reached.task.tolist(), reached.scope.tolist(), strict=True
         ):
-            if self._until is None or time <= self._until:
-                self._reached.setdefault(task, []).append((time, scope))
+            if self._since <= time and (self._until is None or time <= self._until):
+                kept = self._reached.get(task)
+                if kept is None:
+                    kept = self._reached[task] = deque(maxlen=PER_TASK)
+                kept.append((time, scope))
                 if len(self._reached) > MOST:
                     del self._reached[next(iter(self._reached))]
 

@@ -27,10 +27,11 @@ from tracesvc.model.replay import Part
 from tracesvc.model.states import State
 from tracesvc.model.wakes import GIVEN_UP
 
-__all__ = ["Holders", "handed_over"]
+__all__ = ["WANTED", "Holders", "handed_over"]
 
 _GIVEN_UP: Final = np.array(sorted(GIVEN_UP))
 _NEVER: Final = 1 << 62
+WANTED: Final = Reason.LOCK, Reason.CONDITION
 
 
 def handed_over(phases: Phases, reason: Reason) -> Phases:
@@ -68,6 +69,10 @@ class Holders:
 
     def add(self, part: Part) -> None:
         """The next part."""
+        self.take(part, *(handed_over(part.phases, reason) for reason in WANTED))
+
+    def take(self, part: Part, locks: Phases, conditions: Phases) -> None:
+        """The same, where what was `handed_over` for the `WANTED` reasons is known already."""
         for gap in part.gaps:
             if gap.time <= self._time:
                 self._last_gap = max(self._last_gap, gap.time)
@@ -75,9 +80,8 @@ class Holders:
                 self._next_gap = min(self._next_gap or _NEVER, gap.time)
         if part.columns is not None:
             self._look(part.columns)
-        p = handed_over(part.phases, Reason.LOCK)
-        if len(p):
-            p = p.take(np.argsort(p.end, kind="stable"))
+        if len(locks):
+            p = locks.take(np.argsort(locks.end, kind="stable"))
             for lock, end, since, task, waker in zip(
                 *(x.tolist() for x in (p.object, p.end, p.since, p.task, p.waker)), strict=True
             ):
@@ -86,7 +90,7 @@ class Holders:
                 elif since <= self._time:
                     first = self._after.get(lock, (_NEVER, 0))
                     self._after[lock] = min(first, (end, waker))
-        p = handed_over(part.phases, Reason.CONDITION)
+        p = conditions
         for end, task, waker in zip(p.end.tolist(), p.task.tolist(), p.waker.tolist(), strict=True):
             if end <= self._time:
                 self._gave[waker] = max(self._gave.get(waker, 0), end)

@@ -32,6 +32,7 @@ class Stacks:
         """The next part."""
         if part.columns is None:
             return
+        rows: list[tuple[int, int, Frames]] = []
         for event in (TaskStack, StepStack):
             table = part.columns.of(event)
             if not len(table):
@@ -44,8 +45,9 @@ class Stacks:
             for i in np.flatnonzero(chosen).tolist():
                 frames = part.columns.stacks[int(table.stack[i])]
                 if frames:
-                    row = int(table.time[i]), frames
-                    self._keep(self._found.setdefault(int(table.task[i]), []), row)
+                    rows.append((int(table.time[i]), int(table.task[i]), frames))
+        for time, task, frames in sorted(rows):
+            self._keep(self._found.setdefault(task, []), (time, frames))
 
     def _keep(self, known: list[tuple[int, Frames]], row: tuple[int, Frames]) -> None:
         known.append(row)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracesvc.analysis.stacks import Stacks, place
-from tracesvc.model.phases import Phases
+from tracesvc.model.phases import BY_LOSS, BY_SNAPSHOT, Phases
 from tracesvc.model.pieces import OPEN, Pieces
 from tracesvc.model.reader import Trace
 from tracesvc.model.replay import Replay
@@ -51,6 +51,8 @@ class Stall:
     """ns"""
     open: bool
     """whether it had not ended when the trace did"""
+    cut: bool
+    """whether events are missing from there on: it may have run for longer"""
     collections: int = 0
     """ns of it in which garbage was collected"""
     place: str = ""
@@ -124,8 +126,9 @@ def stalls(trace: Trace, threshold: int = THRESHOLD, most: int = MOST) -> Stalls
 def _stall(phases: Phases, i: int, names: list[str]) -> Stall:
     start, end = int(phases.start[i]), int(phases.end[i])
     name = names[int(phases.name[i])]
-    is_open = int(phases.closed[i]) <= 0
-    return Stall(int(phases.task[i]), name, int(phases.proc[i]), start, end - start, is_open)
+    closed = int(phases.closed[i])
+    is_open, cut = closed == BY_SNAPSHOT, closed == BY_LOSS
+    return Stall(int(phases.task[i]), name, int(phases.proc[i]), start, end - start, is_open, cut)
 
 
 def _delays(trace: Trace, found: list[Stall]) -> None:

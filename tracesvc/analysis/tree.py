@@ -116,6 +116,7 @@ def tasks_at(trace: Trace, at: int | None = None) -> Tree:
         then = part.lives.end == OPEN
         if at is not None:
             then |= part.lives.end > at
+            then &= part.lives.begin <= at
         lives.append(part.lives.take(then))
         stacks.forget(part.lives.take(~then).task.tolist())
         regions.append(part.regions.take(_open(part.regions, at)))

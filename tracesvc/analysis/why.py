@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracesvc.analysis.account import Group, account, sentence
 from tracesvc.analysis.cancellation import Cancellation
@@ -125,33 +126,34 @@ def why(trace: Trace, span: str | int | None = None) -> Why:
         OSError: It cannot be read.
     """
     trace.rewind()
-    spans, end_of_trace = _spans(trace, span)
-    if not len(spans):
+    found = _find(trace, span)
+    if found.chosen is None:
         which = "no span" if span is None else f"no span {span!r}"
         raise NotFoundError(f"the trace has {which}")
-    ended = spans.end != OPEN
-    until = np.where(ended, spans.end, np.maximum(end_of_trace, spans.begin))
-    lengths = until - spans.begin
-    candidates = np.flatnonzero(ended) if ended.any() else np.arange(len(spans))
-    i = int(candidates[np.argmax(lengths[candidates])])
-    start, end, task = int(spans.begin[i]), int(until[i]), int(spans.task[i])
+    spans, is_open = found.chosen, bool(found.chosen.end[0] == OPEN)
+    start, task = int(spans.begin[0]), int(spans.task[0])
+    end = max(start, found.ended) if is_open else int(spans.end[0])
     trace.rewind()
     window = load(trace, start, end)
-    last = int(spans.end_task[i]) if ended[i] else task
+    last = task if is_open else int(spans.end_task[0])
     if window.proc(last) is None and window.proc(task) is not None:
         last = task  # ended by a thread, or outside every task
     path = critical_path(window, last, start, end)
-    rank, count = _rank(trace, spans, i, span)
+    name = str(spans.name[0])
+    if isinstance(span, int):
+        trace.rewind()
+        found = _find(trace, name)
+    rank, count = found.rank(name, end - start)
     return Why(
         what="span",
-        name=str(spans.name[i]),
-        span=int(spans.id[i]),
+        name=name,
+        span=int(spans.id[0]),
         task=task,
         task_name=window.name(task) if task else "",
         start=start,
         end=end,
-        open=not ended[i],
-        attributes=spans.attributes[i],
+        open=is_open,
+        attributes=spans.attributes[0],
         rank=rank,
         count=count,
         path=path,
@@ -174,17 +176,6 @@ def _cancelled(
         if time <= end
     ]
     return sorted(found, key=lambda row: row[:2])
-
-
-def _rank(trace: Trace, spans: Pieces, i: int, wanted: str | int | None) -> tuple[int, int]:
-    """How many spans of the same name took longer than one, and how many there are."""
-    name, length = str(spans.name[i]), int(spans.end[i] - spans.begin[i])
-    if isinstance(wanted, int):
-        trace.rewind()
-        spans, _ = _spans(trace, name)
-    same = (spans.end != OPEN) & (spans.name == name)
-    lengths = (spans.end - spans.begin)[same]
-    return int((lengths > length).sum()), int(same.sum())
 
 
 def why_window(trace: Trace, start: int, end: int, task: int | None = None) -> Why:
@@ -233,9 +224,43 @@ def why_window(trace: Trace, start: int, end: int, task: int | None = None) -> W
     )
 
 
-def _spans(trace: Trace, wanted: str | int | None) -> tuple[Pieces, int]:
-    """The spans asked for, and ns of the end of the trace."""
-    maker, found = ById(*SPANS), []
+class _Found:
+    """The span to explain, and how long the others took; memory goes with their number, and not with what they say."""
+
+    def __init__(self) -> None:
+        self.chosen: Pieces | None = None
+        """the longest one that has ended; if none has, the one that is open since the longest"""
+        self.ended = 0
+        """ns of the end of the trace"""
+        self._names: list[NDArray[np.object_]] = []
+        self._lengths: list[NDArray[np.int64]] = []
+
+    def add(self, spans: Pieces) -> None:
+        """More of those that may be meant."""
+        ended = spans.take(spans.end != OPEN)
+        if len(ended):
+            lengths = ended.end - ended.begin
+            self._names.append(ended.name)
+            self._lengths.append(lengths)
+            best, at = self.chosen, int(np.argmax(lengths))
+            if best is None or best.end[0] == OPEN or lengths[at] > best.end[0] - best.begin[0]:
+                self.chosen = ended.take([at])
+        elif len(spans) and self.chosen is None:
+            self.chosen = spans.take([int(np.argmin(spans.begin))])
+
+    def rank(self, name: str, length: int) -> tuple[int, int]:
+        """How many spans of a name took longer, and how many have ended."""
+        longer = count = 0
+        for names, lengths in zip(self._names, self._lengths, strict=True):
+            same = names == name
+            count += int(same.sum())
+            longer += int((lengths[same] > length).sum())
+        return longer, count
+
+
+def _find(trace: Trace, wanted: str | int | None) -> _Found:
+    """The span asked for."""
+    maker, found = ById(*SPANS), _Found()
     walk = Walk(trace)
 
     def keep(spans: Pieces) -> None:
@@ -243,8 +268,7 @@ def _spans(trace: Trace, wanted: str | int | None) -> tuple[Pieces, int]:
             spans = spans.take(spans.name == wanted)
         elif wanted is not None:
             spans = spans.take(spans.id == wanted)
-        if len(spans):
-            found.append(spans)
+        found.add(spans)
 
     for piece in walk:
         match piece:
@@ -258,4 +282,5 @@ def _spans(trace: Trace, wanted: str | int | None) -> tuple[Pieces, int]:
                 if wanted in maker.adopt(rows).id.tolist():
                     raise NotFoundError(f"the end of span {wanted} is among events that were lost")
     keep(maker.rest())
-    return Pieces.join(found), walk.ended
+    found.ended = walk.ended
+    return found

@@ -190,7 +190,7 @@ def load(trace: Trace, start: int, end: int) -> Window:
     names: dict[int, str] = {}
     gaps = False
     stacks = Stacks(None, start, end)
-    cancels = Cancellations(replay.names, end)
+    cancels = Cancellations(replay.names, end, start)
     for part in replay.parts():
         stacks.add(part)
         cancels.add(part)

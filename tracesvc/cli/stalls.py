@@ -69,7 +69,7 @@ def _print(found: Stalls, clock: Clock) -> None:
             gc = f" (gc {duration(stall.collections)})" if stall.collections else ""
             rows.row(
                 clock.text(stall.start),
-                duration(stall.duration) + ("+" if stall.open else ""),
+                duration(stall.duration) + ("+" if stall.open or stall.cut else ""),
                 name(stall.name) + gc + (f", in {stall.place}" if stall.place else ""),
                 f"{stall.count:,}",
                 duration(stall.delay) if stall.count else "",

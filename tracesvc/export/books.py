@@ -61,11 +61,18 @@ class Books:
     def unexplained(self, time: int) -> list[LossRow]:
         """What is missing and no LOSS frame told of, as rows with the cause DAMAGE; to be asked at the end."""
         rows = []
-        for proc, first, last in self._gaps:
-            at = first
-            for low, high in [*sorted(self._said.get(proc, ())), (last + 1, last)]:
-                if low > at and at <= last:
-                    cause = int(LossCause.DAMAGE)
-                    rows.append(LossRow(proc, at, min(low - 1, last), cause, time, time))
-                at = max(at, high + 1)
+        at: dict[int, int] = {}
+        said = {proc: sorted(ranges) for proc, ranges in self._said.items()}
+        # In order of place, so that what was said is gone through once.
+        for proc, first, last in sorted(self._gaps):
+            told, place = said.get(proc, []), at.get(proc, 0)
+            while first <= last:
+                while place < len(told) and told[place][1] < first:
+                    place += 1
+                low, high = told[place] if place < len(told) else (last + 1, last)
+                if low > first:
+                    until = min(low - 1, last)
+                    rows.append(LossRow(proc, first, until, int(LossCause.DAMAGE), time, time))
+                first = high + 1
+            at[proc] = place
         return rows

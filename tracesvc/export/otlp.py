@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from tracesvc.events import Log
+from tracesvc.export.lives import EXIT, GONE
 from tracesvc.export.perfetto_proto import bytes_field, double_field, int_field, text_field
 from tracesvc.export.pieces import Piece, Pieces
 from tracesvc.export.replay import Chunk, Replay
@@ -82,6 +83,8 @@ class _Writer:
         self._spans: dict[int, _Span] = {}
         """open ones, and those that have ended in a state that has not"""
         self._of_task: dict[int, set[int]] = {}
+        self._alone: set[int] = set()
+        """open ones that have no task, or whose task has ended before them"""
         self._done: list[bytes] = []
         self._session = ""
         self._roots: dict[int, int] = {}
@@ -110,6 +113,8 @@ class _Writer:
                 self._remote.pop(oldest, None)
             self._spans[piece.id] = _Span(piece, root)
             self._of_task.setdefault(piece.task, set()).add(piece.id)
+            if not piece.task:
+                self._alone.add(piece.id)
         self._logs(chunk)
         for _ in self._pieces.ended(chunk):
             pass
@@ -151,10 +156,12 @@ class _Writer:
                     span.spent[what] = span.spent.get(what, 0) + ns
                 if end is not None and time >= end:
                     self._finish(span)
-        for task in [task for task in self._of_task if not task]:
-            for number in list(self._of_task[task]):
-                if self._spans[number].piece.end is not None:
-                    self._finish(self._spans[number])
+        over = at[(moves.move[at] == EXIT) | (moves.move[at] == GONE)]
+        for task in moves.task[over].tolist():
+            self._alone |= self._of_task.get(task, set())
+        for number in list(self._alone):
+            if self._spans[number].piece.end is not None:
+                self._finish(self._spans[number])
 
     def _logs(self, chunk: Chunk) -> None:
         logs = chunk.columns.of(Log)
@@ -190,6 +197,7 @@ class _Writer:
     def _finish(self, span: _Span) -> None:
         piece = span.piece
         del self._spans[piece.id]
+        self._alone.discard(piece.id)
         of_task = self._of_task[piece.task]
         of_task.discard(piece.id)
         if not of_task:

@@ -114,7 +114,8 @@ class _Writer:
         if not self._begun:
             self._begun = True
             source = self._replay.source
-            self._pid = int(source.get("pid", 1) or 1)
+            pid = source.get("pid")
+            self._pid = pid if isinstance(pid, int) and pid > 0 else 1
             name = str(source.get("name", "trio"))
             self._out(proto.process_track(_PROCESS_TRACK, self._pid, name))
             if not chunk.generations and self._replay.wall is not None:

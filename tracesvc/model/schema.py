@@ -60,10 +60,10 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("task", "int", "that opened it"),
         Column("proc", "int", "the run"),
         Column("start", "int", "NULL: not in the trace"),
-        Column("end", "int", "NULL: it is open"),
+        Column("end", "int", "NULL: it is open, or its end is not in the trace"),
         Column("duration", "int", ""),
-        Column("children", "int", "tasks that were created in it; NULL: it is open"),
-        Column("errors", "int", "exceptions that reached it; NULL: it is open"),
+        Column("children", "int", "tasks that were created in it; NULL likewise"),
+        Column("errors", "int", "exceptions that reached it; NULL likewise"),
     ),
     "errors": (
         Column("time", "int", "when it reached the nursery"),
@@ -99,11 +99,11 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("task", "int", "that entered it"),
         Column("proc", "int", "the run"),
         Column("start", "int", "NULL: not in the trace"),
-        Column("end", "int", "NULL: it is open"),
+        Column("end", "int", "NULL: it is open, or its end is not in the trace"),
         Column("duration", "int", ""),
         Column("timeout", "int", "at its start; NULL: none, or not known"),
         Column("shield", "bool", "at its start"),
-        Column("caught", "bool", "whether a cancellation ended here; NULL: it is open"),
+        Column("caught", "bool", "whether a cancellation ended here; NULL likewise"),
     ),
     "objects": (
         Column("time", "int", "since when it is watched, or the tracer runs"),
@@ -130,7 +130,9 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
         Column("task_name", "text", ""),
         Column("proc", "int", "the run"),
         Column("start", "int", ""),
-        Column("end", "int", "for one that has not ended: where the trace ends"),
+        Column(
+            "end", "int", "for one that has not ended: where the trace ends, or events are missing"
+        ),
         Column("duration", "int", ""),
         Column("reason", "text", "see [Events](events.md#reasons-for-waiting)"),
         Column("object", "int", "what it waits for; 0: no number"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 from tracesvc.events import (
@@ -43,19 +43,24 @@ def _rows(table: Table, *fields: str) -> list[Row]:
 
 
 class StructureRows:
-    """Rows of these tables, as the events of a trace go by; memory goes with what is open."""
+    """Rows of these tables, as the events of a trace go by; memory goes with what live tasks have open."""
 
     def __init__(self) -> None:
         self._nurseries: dict[int, Row] = {}
         self._scopes: dict[int, Row] = {}
 
-    def of(self, name: str, columns: Columns | None, *, last: bool) -> list[Row]:
-        """The rows of a table that a stretch of events completes; ``last``: and those that it leaves open."""
+    def of(
+        self, name: str, columns: Columns | None, over: Collection[int], *, last: bool
+    ) -> list[Row]:
+        """The rows of a table that a stretch of events completes; ``last``: and those that it leaves open.
+
+        Tasks that are ``over`` have nothing open any more, whether the trace has the end of it or not.
+        """
         rows = [] if columns is None else _MAKERS[name](self, columns)
-        if last and name in ("nurseries", "scopes"):
-            kept = self._nurseries if name == "nurseries" else self._scopes
-            rows += kept.values()
-            kept.clear()
+        kept = {"nurseries": self._nurseries, "scopes": self._scopes}.get(name)
+        if kept and (over or last):
+            done = [number for number, row in kept.items() if last or row[1] in over]
+            rows += [kept.pop(number) for number in done]
         return rows
 
     def _of_nurseries(self, columns: Columns) -> list[Row]:

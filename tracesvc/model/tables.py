@@ -129,7 +129,9 @@ class Tables:
 
     def _structure(self, name: str, part: Part) -> dict[str, Data] | None:
         """A table about structured concurrency."""
-        rows = self._nests.of(name, part.columns, last=part.last)
+        lives = part.lives
+        over = set(lives.task[(lives.end != OPEN) | lives.lost].tolist())
+        rows = self._nests.of(name, part.columns, over, last=part.last)
         if not rows:
             return None
         return {

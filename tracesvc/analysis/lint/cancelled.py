@@ -78,6 +78,10 @@ class CancelledStillRunning(Lint):
             cancellation = self._of.pop(task, None) if end != OPEN else None
             if cancellation is not None:
                 cancellation.ends[task] = end
+        for task in lives.task[lives.lost].tolist():
+            cancellation = self._of.pop(task, None)
+            if cancellation is not None:  # it ended in a gap: nobody knows how soon
+                cancellation.times.pop(task, None)
         if len(self._cancellations) > MOST:
             # Those of which nobody is left, and nobody was late, first.
             self._cancellations = [c for c in self._cancellations if self._late(c, c.last)][-MOST:]

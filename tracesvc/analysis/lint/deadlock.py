@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from tracesvc.analysis.holders import Holders, handed_over
+from tracesvc.analysis.holders import WANTED, Holders, handed_over
 from tracesvc.analysis.lint.endless import EndlessWaits
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
 from tracesvc.analysis.lint.wakers import SHARED, Wakers, by_tasks
@@ -119,8 +119,9 @@ class Deadlock(Lint):
     def look(self, part: Part) -> None:
         """The second look."""
         p = part.phases
+        handed = [handed_over(p, reason) for reason in WANTED]
         for instant in self.instants:
-            instant.holders.add(part)
+            instant.holders.take(part, *handed)
             here = np.flatnonzero(
                 (p.proc == instant.proc) & (p.start <= instant.time) & (p.end > instant.time)
             )

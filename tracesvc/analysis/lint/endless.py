@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from tracesvc.events import TaskExit, TaskRunnable
-from tracesvc.model.phases import Phases
+from tracesvc.model.phases import BY_LOSS, Phases
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
 from tracesvc.model.wakes import GIVEN_UP
@@ -52,11 +52,14 @@ class EndlessWaits:
         p = part.phases
         if self._pending:
             self._settle(p)
-        long = p.take((p.state == State.WAITING) & (p.end - p.start >= self._patience))
+        # How a wait ended from which on events are missing is not known; one that goes on the next snapshot tells.
+        long = p.take(
+            (p.state == State.WAITING) & (p.end - p.since >= self._patience) & (p.closed != BY_LOSS)
+        )
         for i in range(len(long)):
             wait = Wait(
                 *(int(long.task[i]), self._names[int(long.name[i])], int(long.proc[i])),
-                *(int(long.start[i]), int(long.end[i])),
+                *(int(long.since[i]), int(long.end[i])),
                 *(int(long.reason[i]), int(long.object[i])),
             )
             if long.closed[i] != TaskRunnable.number:

@@ -101,10 +101,8 @@ class NurseryGrows(Lint):
         lives = part.lives
         ends = sorted(
             (e, n)
-            for e, n, lost in zip(
-                lives.end.tolist(), lives.nursery.tolist(), lives.lost.tolist(), strict=True
-            )
-            if (e != OPEN or lost) and n
+            for e, n in zip(lives.end.tolist(), lives.nursery.tolist(), strict=True)
+            if e != OPEN and n
         )
         at = 0
         for time, task, proc, parent, nursery, name, step in creations:
@@ -122,6 +120,9 @@ class NurseryGrows(Lint):
                 growth.tasks.append(task)
         for time, nursery in ends[at:]:
             self._end(time, nursery)
+        for nursery in lives.nursery[lives.lost].tolist():
+            if nursery in known:  # it ended in a gap, before the last creation or after
+                known[nursery].ended += 1
         if len(known) > KEPT:
             self._nurseries = {n: g for n, g in known.items() if g.created > g.ended + g.since}
 
@@ -201,6 +202,10 @@ class TaskLeak(Lint):
         self._note_waits(part)
         for time, task in ends[at:]:
             ended += self._end(time, task)
+        for task in lives.task[lives.lost].tolist():
+            if task in self._of:  # whether it would have ended by itself is not known
+                self._names[self._of[task]].live.pop(task, None)
+                ended.append(task)
         for task in ended:
             self._of.pop(task, None)
 

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from tracesvc.analysis.holders import handed_over
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
-from tracesvc.events import Reason, TaskRunnable
+from tracesvc.events import Reason
 from tracesvc.model.phases import Phases
 from tracesvc.model.replay import Part
-from tracesvc.model.states import State
 from tracesvc.model.words import duration
 
 __all__ = ["LockConvoy"]
@@ -48,14 +48,7 @@ class LockConvoy(Lint):
         self._locks: dict[int, _Lock] = {}
 
     def add(self, part: Part) -> None:
-        p = part.phases
-        waits = p.take(
-            (p.state == State.WAITING)
-            & (p.reason == Reason.LOCK)
-            & (p.object > 0)
-            & (p.closed == TaskRunnable.number)
-            & (p.waker > 0)
-        )
+        waits = handed_over(part.phases, Reason.LOCK)
         if not len(waits):
             return
         order = np.lexsort((waits.end, waits.object))
@@ -64,7 +57,7 @@ class LockConvoy(Lint):
         for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             self._add_lock(waits, low, high)
         if len(self._locks) > KEPT:
-            best = sorted(self._locks.items(), key=lambda item: -item[1].waits)
+            best = sorted(self._locks.items(), key=lambda item: -item[1].best[0])
             self._locks = dict(best[: KEPT // 2])
 
     def _add_lock(self, waits: Phases, low: int, high: int) -> None:

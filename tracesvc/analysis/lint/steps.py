@@ -9,7 +9,7 @@ import numpy as np
 
 from tracesvc.analysis.lint.finding import Finding, Limits, Lint, short
 from tracesvc.events import StepYield
-from tracesvc.model.phases import Phases
+from tracesvc.model.phases import BY_LOSS, BY_SNAPSHOT, Phases
 from tracesvc.model.replay import Part
 from tracesvc.model.states import State
 from tracesvc.model.words import duration
@@ -28,7 +28,15 @@ class _Long:
     start: int
     task: int
     proc: int
-    open: bool
+    closed: int
+    """`BY_SNAPSHOT`: it has not ended; `BY_LOSS`: events are missing from there on"""
+
+    @property
+    def ending(self) -> str:
+        """How it ended, if it did not as steps do."""
+        if self.closed == BY_LOSS:
+            return ", at least: events are missing from there on"
+        return " and has not come to its end" if self.closed == BY_SNAPSHOT else ""
 
 
 class NeverYields(Lint):
@@ -49,16 +57,16 @@ class NeverYields(Lint):
         for i in range(len(long)):
             name, length = self.names[int(long.name[i])], int(long.end[i] - long.start[i])
             task, proc, start = int(long.task[i]), int(long.proc[i]), int(long.start[i])
-            is_open = int(long.closed[i]) <= 0
+            closed = int(long.closed[i])
             known = self._found.get(name)
             if known is None:
-                self._found[name] = _Long(1, length, length, start, task, proc, is_open)
+                self._found[name] = _Long(1, length, length, start, task, proc, closed)
                 continue
             known.count += 1
             known.total += length
             if length > known.longest:
                 known.longest, known.start, known.task, known.proc = length, start, task, proc
-                known.open = is_open
+                known.closed = closed
 
     def _collected(self, one: _Long) -> int:
         """ns of the longest step in which garbage was collected."""
@@ -76,7 +84,7 @@ class NeverYields(Lint):
                 "never-yields",
                 f"task {short(name)} ran {duration(one.longest)} without a checkpoint"
                 + self._gc(one)
-                + (" and has not come to its end" if one.open else "")
+                + one.ending
                 + (f"; {one.count:,} such steps" if one.count > 1 else ""),
                 one.proc,
                 [one.task],
@@ -87,7 +95,8 @@ class NeverYields(Lint):
                 {
                     "longest": one.longest,
                     "total": one.total,
-                    "open": one.open,
+                    "open": one.closed == BY_SNAPSHOT,
+                    "cut": one.closed == BY_LOSS,
                     "collections": self._collected(one),
                 },
             )
