@@ -125,7 +125,7 @@ class Tab:
         return data
 
     def settled(self):
-        self.until("globalThis.tracesvc?.view?.timeline !== undefined")
+        self.until("globalThis.tracesvc?.view?.timeline && tracesvc.open.outline.indexed === 1")
         self.page.evaluate("tracesvc.view.timeline.ready()")
 
     def ask(self, script, *arguments):

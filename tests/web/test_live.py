@@ -143,8 +143,8 @@ def test_the_first_picture_is_rough_and_becomes_exact(tab, service):
     held = []  # the exact answer comes when the rough one has been looked at
     tab.page.route("**/outline", lambda route: held.append(route))  # noqa: PLW0108  # it takes marks
     tab.page.goto(f"{service.url}/#/s/{stream.session}")
-    tab.settled()
-    tab.until("tracesvc.open.outline.rough")
+    tab.until("globalThis.tracesvc?.view?.timeline && tracesvc.open.outline.rough")
+    tab.ask("tracesvc.view.timeline.ready()")
     tab.page.get_by_text("indexing").wait_for()
     task = tab.ask("[...tracesvc.view.timeline.contents.keys()].find(row => row[0] === 't')")
     assert tab.ask("row => tracesvc.view.timeline.contents.get(row).rough", task)
@@ -182,3 +182,29 @@ def test_a_part_is_drawn_while_it_is_indexed(tab, service):
     tab.settled()
     assert tab.view() == [0, whole["ended"]]  # all of what it has become is in view
     assert tab.ask("tracesvc.open.outline.events") == len(stream.events)
+
+
+def test_what_waits_for_the_index_says_so(tab, service):
+    stream = program(43, events=2000, runs=1)
+    service.push(stream.session, 0, stream.data)
+    tab.page.goto(f"{service.url}/#/s/{stream.session}")
+    tab.settled()
+    answers = iter([0.25, 0.5])
+
+    def slowly(route):
+        share = next(answers, None)
+        if share is None:
+            route.continue_()
+        else:
+            route.fulfill(status=202, json={"indexed": share})
+
+    tab.ask(
+        """() => { const side = document.querySelector('.side'); globalThis.seen = [];
+             new MutationObserver(() => seen.push(side.textContent)).observe(side, {childList: true}); }"""
+    )
+    tab.page.route("**/sums?*", slowly)
+    tab.page.keyboard.press("m")
+    tab.page.locator(".side [data-of=all]").wait_for()
+    seen = tab.ask("seen")
+    assert "25 %" in seen[0]
+    assert "50 %" in seen[1]

@@ -12,6 +12,7 @@ import pytest
 import tracesvc
 from tests.web import traces
 from tracesvc.analysis import Of, latencies, lint, stalls, summarize, tasks_at
+from tracesvc.analysis import diff as differences
 from tracesvc.model.verify import verify
 from tracesvc.rewrite import cut
 
@@ -298,6 +299,12 @@ def test_other_looks(tab, service, request):
         tab.page.goto(f"{service.url}/{view}")
         tab.page.locator(there).first.wait_for()
         assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        heads, cells = tab.ask(
+            """() => ["thead tr", "tbody tr:first-child"].map(rows =>
+                 [...document.querySelectorAll(rows)].map(row => [...row.children].map(
+                   cell => cell.offsetWidth && Math.round(cell.getBoundingClientRect().left))))"""
+        )
+        assert heads == cells  # what is left out for want of room is left out of both
         label = re.sub(r"\W+", "-", view.rpartition("/")[2]) or "sessions"
         tab.shot(f"{label}-{name}")
 
@@ -357,3 +364,88 @@ def test_a_snapshot_is_asked_for_from_the_page(tab, service):
 def sessions(service):
     with urllib.request.urlopen(f"{service.url}/v1/sessions") as answer:
         return {one["session"] for one in json.load(answer)["sessions"]}
+
+
+def test_a_session_held_against_itself(tab, service):
+    session, data = service.keep("shop")
+    tab.page.goto(f"{service.url}/#/diff/{session}/{session}")
+    changes = tab.page.get_by_role("table", name="Changes")
+    changes.locator("tbody tr").first.wait_for()  # nothing changed, so all of it is shown
+    with trace(data) as one, trace(data) as same:
+        found = differences(one, same).as_dict()
+    assert changes.locator("tbody tr").count() == len(found["changes"])
+    assert "0 slower, 0 faster" in tab.page.locator("[data-verdict]").inner_text()
+
+
+def tab_to(tab, script):
+    """Press Tab until the element that has the focus is like that."""
+    for _ in range(80):
+        tab.page.keyboard.press("Tab")
+        if tab.ask(f"(e => {script})(document.activeElement)"):
+            return
+    raise AssertionError(f"no way to where {script}")
+
+
+def test_all_of_it_without_a_mouse(tab, service):
+    session, _ = service.keep("shop")
+    press = tab.page.keyboard.press
+    tab.page.goto(service.url)
+    tab.page.locator(f'[data-session="{session}"]').wait_for()
+    tab_to(tab, "e.className === 'skip'")
+    tab_to(tab, f"e.closest('tr')?.dataset.session === '{session}'")
+    press("Enter")
+    tab.settled()
+
+    # On the timeline: a row, what its task does, and what is beside it.
+    tab_to(tab, "e.getAttribute('role') === 'treeitem'")
+    row = "document.activeElement.dataset.row"
+    seen = set()
+    while tab.ask("document.activeElement.querySelector('.text')?.textContent") != "hog":
+        seen.add(tab.ask(row))
+        press("ArrowDown")
+        assert tab.ask(row) not in seen
+    press("Enter")
+    tab.page.locator(".side [data-state]").wait_for()
+    before = tab.view()
+    tab_to(tab, "e.closest('.side') && e.textContent === 'zoom to it'")
+    press("Enter")
+    tab.until("before => tracesvc.view.timeline.end !== before", before[1])
+    assert tab.ask("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    press("Escape")
+    assert tab.page.locator(".side").is_hidden()
+    press("0")
+    assert tab.view() == before
+
+    # A menu, by arrows, and out again.
+    tab_to(tab, "e.textContent === 'Download'")
+    press("Enter")
+    assert tab.ask("document.activeElement.textContent").startswith("Trace")
+    press("ArrowDown")
+    assert tab.ask("document.activeElement.textContent").startswith("Perfetto")
+    press("Escape")
+    assert tab.ask("document.activeElement.textContent") == "Download"
+
+    # The reports: a table that is sorted, and a way to a place.
+    press("3")
+    tab.page.get_by_role("table", name="Tasks").wait_for()
+    tab_to(tab, "e.closest('th') && e.textContent === 'Count'")
+    press("Enter")
+    assert tab.ask("document.activeElement.closest('th').getAttribute('aria-sort')") == "descending"
+    tab_to(tab, "e.closest('td') && e.textContent === 'hog'")
+    press("Enter")
+    tab.settled()
+    assert "task=" in tab.ask("location.hash")
+
+    # The tree in time.
+    press("2")
+    tab.page.locator(".tree .node").first.wait_for()
+    tab_to(tab, "e.getAttribute('role') === 'tree'")
+    press("ArrowDown")
+    press("ArrowDown")
+    chosen = tab.page.locator(".tree .node[aria-selected=true]")
+    assert chosen.get_attribute("id") == tab.ask(
+        "document.activeElement.getAttribute('aria-activedescendant')"
+    )
+    task = int(chosen.get_attribute("data-task"))
+    press("Enter")
+    tab.until("task => tracesvc.view.timeline?.selection?.task === task", task)

@@ -116,7 +116,7 @@ class Indexes:
                     return {**answer, "indexed": done, "rough": True}
         with self._using(info) as kept:
             patience = HASTE
-            if done and info.bytes - kept.index.fed <= FRESH:
+            if info.bytes - kept.index.fed <= FRESH:  # soon done
                 patience = PATIENCE
             elif done and hurry:
                 patience = 0.0

@@ -49,6 +49,17 @@ export class Details {
     }
   }
 
+  /** What `ask` needs; while the session is being indexed the panel says how far that is. */
+  patiently(signal) {
+    return { signal, progress: (share) => {
+      if (signal.aborted) return;
+      const was = this.host.hidden;
+      this.host.hidden = false;
+      swap(this.host, this.header("Not known yet"), h("section", {}, h("p", { class: "soft" }, `The session is being indexed: ${Math.floor(share * 100)} %`)));
+      if (was) this.timeline.resize();
+    } };
+  }
+
   header(title, kind = "") {
     return h("header", {}, h("div", { style: { flex: "1", minWidth: 0 } }, kind ? h("div", { class: "faint" }, kind) : null, h("h2", { dir: "auto" }, title)),
       h("button", { class: "quiet", "aria-label": "Close the details", title: "Close (Esc)", onclick: () => this.timeline.selectRange(null) }, "✕"));
@@ -78,7 +89,7 @@ export class Details {
   async phase(selection, signal) {
     const { outline } = this;
     const at = (ns) => outline.began + BigInt(Math.max(0, Math.round(ns)));
-    const p = await ask(path(this.session, `/phase${query({ task: selection.task, time: at(selection.time) })}`), { signal });
+    const p = await ask(path(this.session, `/phase${query({ task: selection.task, time: at(selection.time) })}`), this.patiently(signal));
     Object.assign(selection, { start: p.start, end: p.end, code: p.code });
     this.timeline.dirty();
     const i = outline.place.get(p.task), { tasks } = outline;
@@ -143,7 +154,7 @@ export class Details {
   // --- a span ----------------------------------------------------------------------------------------
 
   async span(selection, signal) {
-    const s = await ask(path(this.session, `/piece${query({ kind: "span", id: selection.id })}`), { signal });
+    const s = await ask(path(this.session, `/piece${query({ kind: "span", id: selection.id })}`), this.patiently(signal));
     Object.assign(selection, { start: s.start, end: s.end, row: `s${s.row}` });
     this.timeline.dirty();
     return [
@@ -190,7 +201,7 @@ export class Details {
 
   async sums(start, end, tasks, signal) {
     const at = (ns) => this.outline.began + BigInt(Math.max(0, Math.round(ns)));
-    return ask(path(this.session, `/sums${query({ start: at(start), end: at(end), tasks })}`), { signal });
+    return ask(path(this.session, `/sums${query({ start: at(start), end: at(end), tasks })}`), this.patiently(signal));
   }
 
   bars(sums) {

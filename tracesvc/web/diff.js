@@ -35,11 +35,12 @@ export class Diff {
       { key: "ratio", text: "Ratio", num: true, show: (v, row) => h("span", { class: { slower: "worse", faster: "better" }[row.verdict] ?? "faint" }, v === null || v === undefined ? "" : `${v.toFixed(2)} ×`) }, { key: "n0", text: "Count before", num: true, show: count, wide: true }, { key: "n", text: "after", num: true, show: count, wide: true }, { key: "verdict", text: "Verdict", show: (v) => (v === "few" ? "too few to tell" : v) }],
     shown === "all" ? rows : rows.filter((row) => row.verdict === "slower" || row.verdict === "faster"), { sort: ["ratio", -1], label: "Changes", go: (row) => { if (["span", "region", "task", "step", "wait", "queue"].includes(row.kind)) location.hash = `#/s/${this.after}/reports${query({ of: "latency", kind: row.kind, name: row.name })}`; } }));
     const choose = h("select", { "aria-label": "Which", onchange: () => { shown = choose.value; draw(); } }, h("option", { value: "changed" }, "what changed"), h("option", { value: "all" }, "everything"));
+    if (!(count_("slower") + count_("faster"))) choose.value = shown = "all";
     draw();
     swap(this.content,
-      h("div", { class: "title" }, h("div", {}, h("h1", {}, "Two sessions"), h("p", { "data-verdict": found.verdict }, `${words(found.verdict)}: ${count(count_("slower"))} slower, ${count(count_("faster"))} faster, ${count(count_("same"))} the same`)), h("span", { class: "gap" }), h("div", { class: "tools" }, choose, h("button", { onclick: () => { location.hash = `#/diff/${this.after}/${this.before}`; } }, "The other way round"))),
+      h("div", { class: "title" }, h("div", {}, h("h1", {}, "Two sessions"), h("p", { "data-verdict": found.verdict }, rows.length ? `${words(found.verdict)}: ${count(count_("slower"))} slower, ${count(count_("faster"))} faster, ${count(count_("same"))} the same` : "nothing to compare")), h("span", { class: "gap" }), h("div", { class: "tools" }, choose, h("button", { onclick: () => { location.hash = `#/diff/${this.after}/${this.before}`; } }, "The other way round"))),
       h("div", { class: "facts" }, side("Before", before), side("After", after)),
-      count_("slower") + count_("faster") ? null : h("p", { class: "soft" }, `Nothing changed by more than a factor of ${found.thresholds.ratio} and ${duration(found.thresholds.time)}.`), list,
+      count_("slower") + count_("faster") ? null : h("p", { class: "soft", "data-nothing": true }, rows.length ? `Nothing changed by more than a factor of ${found.thresholds.ratio} and ${duration(found.thresholds.time)}.` : "They have nothing in common that could be compared."), rows.length ? list : null,
       [["Only before", found.only_before], ["Only after", found.only_after]].map(([title, map]) => (only(map).length ? h("div", { class: "card" }, h("h2", {}, title), table([{ key: "name", text: "Name" }, { key: "kind", text: "What", show: words }], only(map), { label: title })) : null)));
   }
 }

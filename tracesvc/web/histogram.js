@@ -72,6 +72,7 @@ export function histogram(data, pick) {
   });
   const element = h("div", { "data-bars": bars.filter(Boolean).length, "data-most": most }, canvas, note);
   new ResizeObserver(draw).observe(element);
-  addEventListener("theme", draw);
+  const onTheme = () => { if (element.isConnected) draw(); else removeEventListener("theme", onTheme); };
+  addEventListener("theme", onTheme);
   return element;
 }

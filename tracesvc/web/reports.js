@@ -75,7 +75,7 @@ export class Reports {
     if (Object.keys(s.losses).length) two.push(this.card("Losses", table([{ key: "name", text: "Cause", show: words }, number("events", "Events"), number("count", "Times")], rows(s.losses, (l) => l), { label: "Losses", go: (row) => { const i = row.intervals[0]; this.to({ from: Math.floor(this.rel(i.start) - 1e6), to: Math.ceil(this.rel(i.end) + 1e6) }); } })));
     if (s.logs.last.length) two.push(this.card("Last messages", h("table", {}, h("tbody", {}, s.logs.last.map((m) => h("tr", {}, h("td", { class: "faint num" }, instant(this.rel(m.time), 1e6)), h("td", { dir: "auto" }, m.message, m.attributes ? h("span", { class: "faint" }, ` ${JSON.stringify(m.attributes)}`) : "")))))));
     parts.push(h("div", { class: "two" }, two));
-    parts.push(await this.compare());
+    parts.push(await this.compare().catch(() => null));  // the summary is there all the same
     return parts;
   }
 
@@ -98,7 +98,9 @@ export class Reports {
     const name = all[this.params.get("name")] ? this.params.get("name") : first;
     const slowest = h("div"), wait = kind === "wait";
     const show = async (low, high) => {
-      const found = await ask(path(this.open.name, `/instances${query({ kind, name, low, high })}`));
+      const progress = (share) => swap(slowest, h("p", { class: "soft", style: { padding: "0 12px 12px" } }, `The session is being indexed: ${Math.floor(share * 100)} %`));
+      const found = await ask(path(this.open.name, `/instances${query({ kind, name, low, high })}`), { progress }).catch((error) => ({ error }));
+      if (found.error) { swap(slowest, h("p", { class: "bad", style: { padding: "0 12px 12px" } }, found.error.message)); return; }
       const title = low === undefined ? `The slowest of ${count(found.count)}` : `${count(found.count)} of ${duration(low)} to ${duration(high)}, the slowest first`;
       swap(slowest, h("h3", { style: { padding: "0 12px" } }, title), table([{ key: "took", text: "Took", num: false, show: duration }, { key: "start", text: "At", num: true, show: (v) => instant(v, 1e3) }, { key: "who", text: "Task" }],
         found.found.map((one) => ({ ...one, took: one.end - one.start, who: this.open.outline.name(one.task) })), { sort: ["took", -1], label: "Instances", go: (one) => { const length = one.end - one.start, pad = Math.max(length * 0.4, 1000); this.to({ ...(kind === "span" ? { span: one.id } : { task: one.task, time: one.start }), from: Math.floor(Math.max(0, one.start - pad)), to: Math.ceil(one.end + pad) }); } }));
@@ -115,7 +117,7 @@ export class Reports {
     const found = await json(path(this.open.name, `/stalls${query({ most: 200 })}`));
     if (!found.count) return h("div", { class: "card empty" }, `No step took ${duration(found.threshold)} or longer.`);
     const rows = found.stalls.map((s) => ({ ...s, at: this.rel(s.start) }));
-    return [h("p", { class: "soft" }, `${count(found.count)} steps took ${duration(found.threshold)} or longer, ${duration(found.total)} in all.${found.gaps ? ` Events are missing in ${count(found.gaps)} places: steps there are not known.` : ""}`),
+    return [h("p", { class: "soft" }, `${count(found.count)} step${found.count === 1 ? "" : "s"} took ${duration(found.threshold)} or longer, ${duration(found.total)} in all.${found.gaps ? ` Events are missing in ${count(found.gaps)} places: steps there are not known.` : ""}`),
       h("div", { class: "card" }, table([{ key: "name", text: "Task", show: (v) => h("span", { class: "clip" }, v) }, ns("duration", "Took"), { key: "at", text: "At", num: true, show: (v) => instant(v, 1e6) }, number("count", "Delayed"), ns("delay", "Together", true), ns("collections", "Of it collecting", true), { key: "place", text: "What ran", wide: true }], rows, { sort: ["duration", -1], label: "Long steps", go: (row) => this.toTime(row.task, row.at, row.duration) }))];
   }
 

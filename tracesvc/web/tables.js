@@ -5,7 +5,7 @@ import { h, swap } from "./dom.js";
 /** columns: [{key, text, num, show, wide}]; rows: objects; `go(row)` is called for a click or Enter. */
 export function table(columns, rows, { sort, go, most = 200, label, mark } = {}) {
   const body = h("tbody"), state = { key: sort?.[0] ?? columns[0].key, direction: sort?.[1] ?? 1, most };
-  const heads = columns.map((column) => h("th", { scope: "col", class: column.num ? "num" : column.wide ? "wide" : "" }, h("button", {
+  const heads = columns.map((column) => h("th", { scope: "col", class: `${column.num ? "num" : ""}${column.wide ? " wide" : ""}` }, h("button", {
     onclick: () => { state.direction = state.key === column.key ? -state.direction : column.num ? -1 : 1; state.key = column.key; draw(); },
   }, column.text)));
   const more = h("button", { class: "quiet", hidden: true, onclick: () => { state.most += 500; draw(); } });

@@ -110,10 +110,12 @@ export class TaskTree {
     const key = `${first} ${past} ${this.shown} ${this.focus}`;
     if (key === this.drawn) return;
     this.drawn = key;
+    const chosen = this.rows[this.focus];
+    if (chosen) this.tree.setAttribute("aria-activedescendant", `node-${data.task[chosen.i]}`); else this.tree.removeAttribute("aria-activedescendant");
     swap(this.nodes, this.rows.slice(first, past).map((row, k) => {
       const { i } = row, task = data.task[i], code = data.code[i], at = first + k, shape = code === CODE.RUNNING ? "" : code === CODE.READY ? " middle" : code === CODE.UNSURE ? " hatch" : " thin";
       const why = code >= CODE.BLOCKED ? words(stateName(code)) + (data.object[i] ? ` ${data.object[i]}` : "") : stateName(code);
-      return h("div", { class: "node", role: "treeitem", "aria-level": row.depth + 1, "aria-expanded": row.children ? String(!this.closedNodes.has(task)) : false, "aria-selected": at === this.focus, "data-task": task, "data-code": code, style: { top: `${at * ROW}px` }, onclick: (event) => { if (event.target.closest(".twist")) this.toggle(task); else if (!getSelection().toString()) this.go(i); } },
+      return h("div", { class: "node", role: "treeitem", "aria-level": row.depth + 1, "aria-expanded": row.children ? String(!this.closedNodes.has(task)) : false, "aria-selected": String(at === this.focus), id: `node-${task}`, "data-task": task, "data-code": code, style: { top: `${at * ROW}px` }, onclick: (event) => { if (event.target.closest(".twist")) this.toggle(task); else if (!getSelection().toString()) this.go(i); } },
         h("span", { class: "who label", style: { position: "static", paddingLeft: `${Math.min(row.depth, 14) * 16}px`, background: "none" }, "data-open": row.children > 0 && !this.closedNodes.has(task) }, h("span", { class: "twist", style: row.children ? {} : { visibility: "hidden" } }), h("span", { class: "text", dir: "auto" }, outline.name(task)), h("span", { class: "faint" }, String(task))),
         h("span", { class: "state" }, h("i", { class: `swatch${shape}`, style: code === CODE.UNSURE ? {} : { background: colours.state[code] } }), why),
         h("span", { class: "num soft", title: `since ${instant(data.since[i], 1e3)}` }, duration(this.shown - data.since[i])),
