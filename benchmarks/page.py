@@ -305,7 +305,7 @@ def _live(browser: Any, service: _Service, directory: Path) -> dict[str, Any]:
         page.wait_for_timeout(50)  # lets the page's own messages through, too
         until = int(((time.monotonic() - began) + 1) * LIVE_RATE * share)
     rate = (LIVE_EVENTS - LIVE_RATE) / (time.monotonic() - began)
-    lags = page.evaluate("tracesvc.open.live.lags")
+    lags = page.evaluate("tracesvc.open.live.lags") or [PATIENCE * 1000]  # nothing was ever drawn
     page.close()
     return {
         "live_rate": round(rate),

@@ -299,12 +299,14 @@ def test_other_looks(tab, service, request):
         tab.page.goto(f"{service.url}/{view}")
         tab.page.locator(there).first.wait_for()
         assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
-        heads, cells = tab.ask(
-            """() => ["thead tr", "tbody tr:first-child"].map(rows =>
-                 [...document.querySelectorAll(rows)].map(row => [...row.children].map(
-                   cell => cell.offsetWidth && Math.round(cell.getBoundingClientRect().left))))"""
+        tables = tab.ask(
+            """() => { const edges = row => [...row.children].map(
+                   cell => cell.offsetWidth && Math.round(cell.getBoundingClientRect().left));
+                 return [...document.querySelectorAll("table:has(thead)")].map(
+                   table => [...table.querySelectorAll("tr")].slice(0, 2).map(edges)); }"""
         )
-        assert heads == cells  # what is left out for want of room is left out of both
+        for heads, *cells in tables:  # what is left out for want of room is left out of both
+            assert cells in ([], [heads])
         label = re.sub(r"\W+", "-", view.rpartition("/")[2]) or "sessions"
         tab.shot(f"{label}-{name}")
 
