@@ -14,6 +14,7 @@ NAMES: Final = (
     "reader",
     "analysis",
     "ingest",
+    "history",
     "clocks",
     "startup",
     "governor",

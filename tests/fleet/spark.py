@@ -1,13 +1,15 @@
-"""Sessions of a fleet as Parquet, and the same SQL on DuckDB and on a Spark cluster: ``make campaign-spark``.
+"""The tables that a store makes, and the same SQL on DuckDB and on a Spark cluster: ``make campaign-spark``.
 
     python -m tests.fleet.spark PYTHON
 
-Programs are traced and their sessions exported as Parquet, into a directory for each; DuckDB answers here, Spark on a
-standalone cluster of a master and two workers of one core each, all of them processes, started with PYTHON's pyspark.
+Programs are traced, a store takes their sessions and compacts them; `tracesvc query --data` answers, DuckDB by itself,
+and Spark on a standalone cluster of a master and two workers of one core each, all of them processes, started with
+PYTHON's pyspark.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +20,15 @@ from pathlib import Path
 import trio
 
 import tracesvc
+from tests.cli.commands import run
 from tests.fleet.servers import free_port
-from tracesvc.export.parquet import write
 from tracesvc.model.schema import TABLES
 from tracesvc.sinks.file import FileSink
+from tracesvc.store import FileStore
 
 SESSIONS = 6
 QUERIES = {
+    "how many": "select sum(events) as events, count(*) as sessions from sessions",
     "where time goes, per session": (
         "select session, reason, count(*) as n, sum(duration) as total from waits "
         "group by session, reason order by session, total desc, reason"
@@ -60,7 +64,7 @@ for key, value in {"driver.bindAddress": "127.0.0.1", "driver.host": "127.0.0.1"
 spark = builder.getOrCreate()
 spark.sparkContext.setLogLevel("ERROR")
 for table in tables:
-    spark.read.parquet(root + "/" + table).createOrReplaceTempView(table)
+    spark.read.parquet(f"{root}/sessions/*/parquet/v1-*/{table}.parquet").createOrReplaceTempView(table)
 rows = {name: [list(row) for row in spark.sql(sql).collect()] for name, sql in queries.items()}
 workers = spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() - 1
 print(json.dumps({"rows": rows, "executors": workers, "version": spark.version}))
@@ -83,19 +87,31 @@ async def program(n, path):
 
 
 def lay_out(root):
-    """``TABLE/session=UUID/part.parquet``: both engines make a column of it."""
-    events = 0
-    for n in range(SESSIONS):
-        path = root / f"{n}.trace"
+    """A data directory with the sessions, compacted."""
+    paths = [root / f"{n}.trace" for n in range(SESSIONS)]
+    for n, path in enumerate(paths):
         trio.run(program, n, path)
-        with tracesvc.read(path) as trace:
-            name = trace.session.id
-            events += write(trace, root / "one").events
-        for table in TABLES:
-            place = root / "fleet" / table / f"session={name}"
-            place.mkdir(parents=True)
-            shutil.move(root / "one" / f"{table}.parquet", place / "part.parquet")
-    return root / "fleet", events
+
+    async def take_in():
+        async with FileStore.open(root / "data") as store:
+            for path in paths:
+                data = path.read_bytes()
+                taken = await store.append(tracesvc.read(data).session.id, 0, data)
+                assert taken.durable == len(data)
+
+    trio.run(take_in)
+    done = run("store", "compact", root / "data")
+    assert done.returncode == 0, done.stderr
+    return root / "data"
+
+
+def by_tracesvc(fleet):
+    rows = {}
+    for name, sql in QUERIES.items():
+        done = run("query", "--data", fleet, sql, "--json")
+        assert done.returncode == 0, done.stderr
+        rows[name] = [list(row.values()) for row in json.loads(done.stdout)["rows"]]
+    return rows
 
 
 def by_duckdb(fleet, tables):
@@ -103,11 +119,8 @@ def by_duckdb(fleet, tables):
 
     with duckdb.connect() as connection:
         for table in tables:
-            files = f"{fleet}/{table}/*/*.parquet"
-            connection.execute(
-                f"create view {table} as select * from read_parquet('{files}', hive_partitioning = true, "
-                "hive_types_autocast = false)"
-            )
+            files = f"{fleet}/sessions/*/parquet/v1-*/{table}.parquet"
+            connection.execute(f"create view {table} as select * from read_parquet('{files}')")
         return {name: connection.execute(sql).fetchall() for name, sql in QUERIES.items()}
 
 
@@ -171,17 +184,22 @@ def main(python):
         raise SystemExit("needs a Java runtime: apt-get install default-jre-headless")
     with tempfile.TemporaryDirectory(prefix="tracesvc-spark-") as directory:
         work = Path(directory)
-        fleet, events = lay_out(work)
-        tables = [name for name in TABLES if any(name in sql for sql in QUERIES.values())]
-        here = by_duckdb(fleet, tables)
+        fleet = lay_out(work)
+        tables = [
+            name
+            for name in (*TABLES, "sessions")
+            if any(re.search(rf"\b{name}\b", sql) for sql in QUERIES.values())
+        ]
+        here, ours = by_duckdb(fleet, tables), by_tracesvc(fleet)
         there, seconds = by_spark(python, fleet, tables, work)
     workers, bad = there["executors"], 0
     print(
         f"Spark {there['version']}, {workers} executors on 2 workers, {seconds:.1f} s with its start"
     )
-    print(f"{SESSIONS} sessions, {events:,} events")
+    events = ours["how many"][0][0]
+    print(f"{SESSIONS} sessions, {int(events):,} events")
     for name in QUERIES:
-        same = plain(here[name]) == plain(there["rows"][name])
+        same = plain(here[name]) == plain(there["rows"][name]) == plain(ours[name])
         bad += not same or not here[name]
         print(f"  {name:32} {len(here[name]):4} rows, {'equal' if same else 'DIFFERENT'}")
     sys.exit(1 if bad or workers != 2 else 0)

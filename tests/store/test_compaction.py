@@ -45,7 +45,7 @@ async def tables_of(store, names, within=60):
     """Wait until all of them have tables."""
     with trio.fail_after(within):
         while True:
-            found = {info.session: info.tables for info in await store.list()}
+            found = {info.session: info.tables for info in await store.list(tables=True)}
             if all(found[name] is not None for name in names):
                 return [found[name] for name in names]
             await trio.sleep(0.05)
@@ -175,7 +175,7 @@ async def test_a_catalogue_that_is_lost_finds_the_tables_again(tmp_path, quick):
         found = await tables_of(store, names)
     (tmp_path / "catalogue.sqlite").unlink()
     async with FileStore.open(tmp_path) as store:
-        assert [info.tables for info in await store.list()] == found
+        assert [info.tables for info in await store.list(tables=True)] == found
 
 
 async def test_deleting_takes_the_tables_along_and_ends_what_is_being_made(

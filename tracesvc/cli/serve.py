@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import inspect
+import itertools
+import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -60,9 +64,24 @@ def _file(context: click.Context, parameter: click.Parameter, value: Path | None
     context.default_map = found
 
 
+def _meanings() -> dict[str, str]:
+    """What `Config` says of each of its fields, in the text below it: sizes are bytes, times seconds."""
+    found = {}
+    (config,) = (
+        node for node in ast.parse(inspect.getsource(Config)).body if isinstance(node, ast.ClassDef)
+    )
+    for node, after in itertools.pairwise(config.body):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr):
+            name, text = ast.unparse(node.target), str(ast.literal_eval(after.value))
+            plain = re.sub(r"``|, see `[^`]*`", "", " ".join(text.split()))
+            found[name] = f"{plain[0].upper()}{plain[1:]}."
+    return found
+
+
 def _settings(function: Any) -> Any:
     """An option for each setting that has none of its own."""
     own = [f for f in fields(Config) if f.name not in BY_THEMSELVES]
+    meanings = _meanings()
     for field in reversed(own):
         name = field.name.replace("_", "-")
         function = click.option(
@@ -70,7 +89,7 @@ def _settings(function: Any) -> Any:
             default=field.default,
             show_default=True,
             type=_KINDS.get(str(field.type).removesuffix(" | None"), click.STRING),
-            help="See the documentation of the service's settings.",
+            help=meanings[field.name],
         )(function)
     return function
 
@@ -186,7 +205,7 @@ def command(
     and shown. Tokens may also come from TRACESVC_TOKENS: SCOPE[,SCOPE][@PREFIX] TOKEN, between semicolons.
 
     Every setting is a flag, an environment variable (--max-body: TRACESVC_SERVE_MAX_BODY) or a line in the TOML file
-    (max_body), and counts in that order.
+    (max_body), and counts in that order.  Numbers are bytes and seconds.
     """
     if (settings["tls_certificate"] is None) != (settings["tls_key"] is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")

@@ -39,12 +39,13 @@ async def sessions(request: Request) -> Response:
         before=None if cursor is None else _position(cursor),
         since=integer(request, "since", 0),
         until=integer(request, "until", 1 << 62),
+        tables=(tables := boolean(request, "tables")),
         limit=limit + 1,
     )
     page = found[:limit]
     more = len(found) > limit
     facts = [_facts(info) for info in page]
-    if boolean(request, "tables"):
+    if tables:
         for one, info in zip(facts, page, strict=True):
             one["tables"] = None if info.tables is None else json.loads(info.tables.pack())
     return JSONResponse({"sessions": facts, "next": _cursor(page[-1]) if more else None})

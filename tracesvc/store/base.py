@@ -126,7 +126,7 @@ class SessionInfo:
     clock: ClockOffset | None = None
     """how far its times are from the service's; None: nothing tells"""
     tables: Compacted | None = None
-    """what SQL over many sessions reads, where it is there; only `Store.list` tells"""
+    """what SQL over many sessions reads, where it is there, and was asked for"""
 
 
 class Which(TypedDict, total=False):
@@ -142,6 +142,8 @@ class Which(TypedDict, total=False):
     """that got a frame then, or later"""
     until: int | None
     """that had begun by then"""
+    tables: bool
+    """whether to tell of their tables"""
     limit: int
     """100 where it is not said"""
 

@@ -58,8 +58,8 @@ _STATES: Final = {
     "live": "NOT ended AND updated > ?",
     "broken": "NOT ended AND updated <= ?",
 }
-_COLUMNS: Final = (
-    "session, source, started, updated, bytes, frames, events, lost, ended, clock, "
+_COLUMNS: Final = "session, source, started, updated, bytes, frames, events, lost, ended, clock"
+_MANIFEST: Final = (
     "(SELECT manifest FROM compacted c WHERE c.session = s.session AND c.made_of = s.bytes)"
 )
 
@@ -257,6 +257,7 @@ class Catalogue:
         before: tuple[int, str] | None = None,
         since: int = 0,
         until: int | None = None,
+        tables: bool = False,
         limit: int = 100,
     ) -> Sequence[SessionInfo]:
         """See `tracesvc.store.base.Which`; ``now``: ns since the epoch."""
@@ -281,7 +282,7 @@ class Catalogue:
             where.append("started <= ?")
             values.append(until)
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM sessions s WHERE {' AND '.join(where)} "  # noqa: S608
+            f"SELECT {_COLUMNS}, {_MANIFEST if tables else 'NULL'} FROM sessions s WHERE {' AND '.join(where)} "  # noqa: S608
             "ORDER BY started DESC, session DESC LIMIT ?",
             [*values, limit],
         )
@@ -297,9 +298,9 @@ class Catalogue:
                 msgpack.unpackb(lost),
                 state_of(updated, now, ended=bool(ended)),
                 _offset(facts, started, clock),
-                None if tables is None else Compacted.unpack(tables),
+                None if manifest is None else Compacted.unpack(manifest),
             )
-            for session, source_, started, updated, size, frames, events, lost, ended, clock, tables in rows
+            for session, source_, started, updated, size, frames, events, lost, ended, clock, manifest in rows
         ]
 
     @contextlib.contextmanager

@@ -33,7 +33,7 @@ from tracesvc.store.commits import Commits
 from tracesvc.store.compaction import Compact, FileCompaction
 from tracesvc.store.disk import Disk, best_disk
 from tracesvc.store.recovery import empty_trash
-from tracesvc.store.retention import Keep, superfluous
+from tracesvc.store.retention import Keep, superfluous, tidied
 from tracesvc.store.root import open_root
 from tracesvc.store.segments import found_in
 from tracesvc.store.session import Append, Round, StoredSession, disk_error
@@ -403,13 +403,7 @@ class FileStore:
         names = await self._in_catalogue(
             partial(superfluous, self._catalogue, self._keep, time.time_ns())
         )
-        deleted = []
-        for name in names:
-            try:
-                await self.delete(name)
-            except (LiveSessionError, UnknownSessionError):
-                continue  # it goes on after all, or somebody was faster
-            deleted.append(name)
+        deleted = await tidied(names, self.delete)
         if deleted:
             log.info("%d sessions deleted: beyond what is to be kept", len(deleted))
         return deleted

@@ -16,9 +16,9 @@ import msgpack
 import trio
 
 from tracesvc.store import segments
-from tracesvc.store.base import LiveSessionError, StoreError, UnknownSessionError
+from tracesvc.store.base import StoreError
 from tracesvc.store.link import ConflictError
-from tracesvc.store.retention import superfluous
+from tracesvc.store.retention import superfluous, tidied
 from tracesvc.store.shared import SharedEntry, SharedSession, breaks
 
 if TYPE_CHECKING:
@@ -238,8 +238,4 @@ class Keeper:
         feed = store.feed
         await feed.look()
         names = await feed.ask(partial(superfluous, feed.catalogue, store.keep, time.time_ns()))
-        for name in cast("list[str]", names):
-            try:
-                await store.delete(name)
-            except (LiveSessionError, UnknownSessionError):
-                continue  # it goes on after all, or somebody was faster
+        await tidied(cast("list[str]", names), store.delete)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from tracesvc.store.base import LiveSessionError, UnknownSessionError
 from tracesvc.store.catalogue import Catalogue
 
-__all__ = ["Keep", "superfluous"]
+__all__ = ["Keep", "superfluous", "tidied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,18 @@ class Keep:
     @property
     def limited(self) -> bool:
         return self.age is not None or self.source_bytes is not None
+
+
+async def tidied(names: Iterable[str], delete: Callable[[str], Awaitable[None]]) -> list[str]:
+    """Delete them; those that went."""
+    gone = []
+    for name in names:
+        try:
+            await delete(name)
+        except (LiveSessionError, UnknownSessionError):
+            continue  # it goes on after all, or somebody was faster
+        gone.append(name)
+    return gone
 
 
 def superfluous(catalogue: Catalogue, keep: Keep, now: int) -> list[str]:
