@@ -209,6 +209,44 @@ def test_kill_9_at_random_moments_leaves_every_frame_readable(program):
     print(f"killed at {sizes} bytes; every frame is readable")
 
 
+def test_the_black_box_of_a_killed_program_has_its_last_event(program, tmp_path):
+    traced = program("""
+        import os
+        import trio
+        import tracesvc
+        async def main():
+            for i in range(1000):
+                tracesvc.log("at work", number=i)
+            await trio.lowlevel.checkpoint()
+            tracesvc.log("the last")
+            os.kill(os.getpid(), 9)
+        trio.run(main)
+    """)
+    boxes, out = tmp_path / "boxes", tmp_path / "crash.trace"
+    done = traced.run(options=("-q", "--black-box", str(boxes)))
+    assert done.returncode == -signal.SIGKILL
+    assert (
+        run(
+            [sys.executable, "-m", "tracesvc", "recover", str(boxes), "-o", str(out)], tmp_path
+        ).returncode
+        == 0
+    )
+    logs = [
+        log
+        for log in Recording(out.read_bytes()).of("log")
+        if not log.message.startswith("tracesvc")
+    ]
+    assert [log.message for log in logs[-2:]] == ["at work", "the last"]
+    assert len(logs) == 1001
+
+
+def test_no_room_for_the_black_box_is_one_line(program):
+    done = program("print('ran')").run(options=("--black-box", "/proc/boxes"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("tracesvc: no black box in /proc/boxes")
+    assert len(done.stderr.splitlines()) == 1
+
+
 # --- what is run ---------------------------------------------------------------------------------
 
 

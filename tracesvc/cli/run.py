@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from tracesvc.recorder.errors import BlackBoxError
 from tracesvc.sinks.base import Sink
 from tracesvc.sinks.outside import OutsideTracer
 
@@ -41,6 +42,11 @@ __all__ = ["command"]
     default=None,
     help="zstd in the file; by default where it is installed.",
 )
+@click.option(
+    "--black-box",
+    metavar="DIR",
+    help="Keep the newest events in DIR (auto: in memory), where they outlive the program: tracesvc recover.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No closing line on standard error.")
 @click.option("-m", "module", is_flag=True, help="PROGRAM is a module, as with python -m.")
 @click.argument("program")
@@ -51,6 +57,7 @@ def command(
     token: str | None,
     name: str | None,
     compress: bool | None,
+    black_box: str | None,
     quiet: bool,
     module: bool,
     program: str,
@@ -68,13 +75,17 @@ def command(
         code, main = _load_module(program) if module else _load_script(program)
     except (OSError, ImportError, SyntaxError) as exc:
         raise click.UsageError(f"cannot run {program}: {exc}") from exc
-    tracer = OutsideTracer(*_sinks(output, push, token, compress), name=name)
+    box: str | bool = black_box == "auto" or black_box or False
+    tracer = OutsideTracer(*_sinks(output, push, token, compress), name=name, black_box=box)
     sys.argv = [main.__file__ or program, *args]
     if not module:
         sys.path[0] = str(Path(program).resolve().parent)
     sys.modules["__main__"] = main
     ending = _Ending(tracer, output, push, quiet)
-    tracer.start()
+    try:
+        tracer.start()
+    except BlackBoxError as exc:
+        raise click.ClickException(str(exc)) from exc
     # registered before the program can: so it runs after everything that the program does at its exit
     atexit.register(ending)
     try:

@@ -7,6 +7,7 @@ safe between threads.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import Final
 
@@ -23,8 +24,19 @@ __all__ = ["OutsideTracer"]
 class OutsideTracer:
     """Records every trio run of this process that begins between `start` and `stop`, into ``sinks``."""
 
-    def __init__(self, *sinks: Sink, name: str | None = None, drain_timeout: float = 10.0) -> None:
-        self.tracer: Final = Tracer(name=name)
+    def __init__(
+        self,
+        *sinks: Sink,
+        name: str | None = None,
+        black_box: str | os.PathLike[str] | bool = False,
+        drain_timeout: float = 10.0,
+    ) -> None:
+        """For ``black_box`` see `tracesvc.recorder.options.Options`.
+
+        Raises:
+          BlackBoxError: there is no room for one.
+        """
+        self.tracer: Final = Tracer(name=name, black_box=black_box)
         self.tracer.joinable = True
         self._sinks: Final = sinks
         self._drain_timeout: Final = drain_timeout
