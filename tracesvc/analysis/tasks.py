@@ -212,7 +212,9 @@ class TaskTimes:
         runs = state == RUNNING
         begins = runs & (order >= carried)
         self._steps += np.bincount(name[begins], minlength=len(self._steps))
-        self._note_ends(name, order, carried, *ends)
+        if len(ends[0]):
+            over = np.flatnonzero(state == DEAD)
+            self._note_ends(name[over], order[over] - carried, *ends)
         spent = np.maximum(time[1:] - time[:-1], 0)
         over = np.flatnonzero(same & (state[:-1] >= 0))
         self._spend(name[over], state[over], spent[over])
@@ -229,16 +231,11 @@ class TaskTimes:
         # Sums of doubles would not be exact.
         np.add.at(self._time.reshape(-1), names * STATES + states, spent)
 
-    def _note_ends(
-        self, name: Integers, order: Any, carried: int, ends: Integers, outcome: Integers
-    ) -> None:
-        if not len(ends):
-            return
-        places = np.empty(len(order), np.int64)
-        places[order] = np.arange(len(order))
+    def _note_ends(self, names: Integers, index: Any, ends: Integers, outcome: Integers) -> None:
+        """Ends of tasks with these names, at these places, among all of which the ``outcome`` is known."""
         strange = (outcome < 0) | (outcome >= len(Outcome))
         kinds = np.where(strange, int(Outcome.UNKNOWN), outcome)
-        np.add.at(self._ended, (name[places[carried + ends]], kinds), 1)
+        np.add.at(self._ended, (names, kinds[np.searchsorted(ends, index)]), 1)
 
     def _note_steps(
         self, rows: _Carried, order: Any, steps: Any, spent: Integers, runs: set[int]
