@@ -22,6 +22,8 @@ from tracesvc.format import (
     Damage,
     End,
     FormatError,
+    Frame,
+    FrameDecoder,
     Generation,
     Header,
     Item,
@@ -295,6 +297,21 @@ class Trace:
         columns = builder.take()
         self._note_damages(builder)
         return columns
+
+    def frames(self) -> Iterator[Frame]:
+        """Every good frame as it lies, from the front, for who wants to look into few of them; `rewind` when done.
+
+        Raises:
+          OSError: the source cannot seek, or cannot be read.
+          AttributeError: it has no ``seek`` at all.
+        """
+        self.rewind()
+        decoder = FrameDecoder()
+        while data := self._file.read(PIECE):
+            decoder.feed(data)
+            yield from (found for found in decoder if isinstance(found, Frame))
+        decoder.close()
+        yield from (found for found in decoder if isinstance(found, Frame))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from tracesvc.format import Batch, Clocks, Damage, End, Exchange, Generation, Header
+from tracesvc.events import FrameKind
+from tracesvc.format import Batch, Clocks, End, Exchange, FormatError, Frame, Generation, Header
 from tracesvc.model.reader import Trace
 
 __all__ = ["Timebase", "timebase_of"]
+
+_UNPACK: Final[dict[int, Callable[[object], object]]] = {
+    FrameKind.HEADER: Header.unpack,
+    FrameKind.GENERATION: Generation.unpack,
+    FrameKind.CLOCKS: Clocks.unpack,
+    FrameKind.END: End.unpack,
+}
+"""what tells of clocks; of the others nobody needs to look at more than the last batch"""
 
 
 @dataclass(slots=True)
@@ -67,17 +78,28 @@ class Timebase:
 
 
 def timebase_of(trace: Trace) -> Timebase:
-    """Read a trace for it, from the front; ``trace`` can be read again then.
+    """Look through a trace for it, from the front; ``trace`` can be read again then.
 
     Raises:
-      FormatError: it is not a trace.
       OSError: it cannot be read, or cannot be read twice.
       AttributeError: its source has no ``seek``.
     """
-    trace.rewind()
     found = Timebase()
-    for item in trace.items():
-        if not isinstance(item, Damage):
-            found.note(item.record)
+    last: Frame | None = None
+    for frame in trace.frames():
+        if frame.kind in _UNPACK:
+            _note(found, frame)
+        elif frame.kind == FrameKind.EVENTS:
+            last = frame
+    if last is not None:
+        _note(found, last)
     trace.rewind()
     return found
+
+
+def _note(found: Timebase, frame: Frame) -> None:
+    with suppress(FormatError):  # whoever reads the trace tells of that
+        record = _UNPACK.get(frame.kind, Batch)(frame.body())
+        session = getattr(record, "session", found.session)
+        if session == found.session or not found.session:
+            found.note(record)
