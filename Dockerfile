@@ -10,7 +10,7 @@ RUN pip install --no-cache-dir -c constraints.txt setuptools \
 
 FROM python:3.13-slim
 COPY --from=builder /wheels /wheels
-RUN pip install --no-cache-dir -c /wheels/constraints.txt "$(echo /wheels/*.whl)[service,nats,s3]"
+RUN pip install --no-cache-dir -c /wheels/constraints.txt "$(echo /wheels/*.whl)[service,analysis,nats,s3]"
 
 # The uid is fixed so that the owner of a mounted /data can be set beforehand.
 RUN useradd --uid 65532 --user-group --home-dir /data --shell /usr/sbin/nologin tracesvc \

@@ -24,6 +24,7 @@ from tracesvc.store.compacting import compact
 from tracesvc.store.disk import Disk
 from tracesvc.store.tables import Compacted, faults, found_tables
 
+IN_CHILD = compaction.in_child
 AT_ONCE = Compact(settled=0.0, silent=0.0)
 
 
@@ -202,6 +203,17 @@ async def test_deleting_takes_the_tables_along_and_ends_what_is_being_made(
         assert (await store.totals())["stored"]["parquet"] == 0
     assert list((tmp_path / "sessions").iterdir()) == []
     assert list((tmp_path / "trash").iterdir()) == []
+
+
+async def test_a_service_that_ends_leaves_nothing_half_made(tmp_path, quick, monkeypatch):
+    """A real process, which takes longer than we wait."""
+    monkeypatch.setattr(compaction, "in_child", IN_CHILD)
+    async with FileStore.open(tmp_path) as store:
+        (name,) = await fill(store, 16, events=60_000)
+    place = tmp_path / "sessions" / name / "parquet"
+    async with FileStore.open(tmp_path, compact=AT_ONCE):
+        await until(lambda: list(place.rglob("*.parquet")), within=60)
+    assert not place.exists() or [path.name for path in place.iterdir()] != ["part"]
 
 
 class Narrow(Disk):

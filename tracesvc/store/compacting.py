@@ -20,16 +20,16 @@ from tracesvc.model.source import open_trace
 from tracesvc.store.tables import (
     MANIFEST,
     PARQUET,
+    PART,
     Compacted,
     TableFile,
     checksum,
+    clear,
     tables_name,
 )
 
 __all__ = ["compact"]
 
-PART: Final = "part"
-"""what the tables are called while they are being made"""
 CPU: Final = 3600
 """seconds of processor for one session: a hundred times what one of 64 MiB takes"""
 
@@ -75,9 +75,7 @@ def compact(source: Path, session: str, size: int, directory: Path) -> Compacted
                 shutil.rmtree(other)
         part.rename(whole)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        with suppress(OSError):
-            place.rmdir()
+        clear(directory)
         raise
     _sync(place)
     _sync(directory)

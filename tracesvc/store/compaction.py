@@ -24,7 +24,7 @@ import trio
 
 from tracesvc.store.base import StoreError
 from tracesvc.store.catalogue import LIVE_FOR, Catalogue
-from tracesvc.store.tables import PARQUET, Compacted, faults, found_tables
+from tracesvc.store.tables import PARQUET, Compacted, clear, faults, found_tables
 
 __all__ = ["Compact", "Compaction", "FileCompaction", "in_child"]
 
@@ -244,7 +244,11 @@ class FileCompaction(Compaction):
 
     async def make(self, session: str, size: int, memory: int) -> str | None:
         directory = self._sessions / session
-        return await in_child(directory, session, size, directory, memory)
+        try:
+            return await in_child(directory, session, size, directory, memory)
+        finally:  # killed, it leaves what it was at
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(clear, directory)
 
     async def enter(self, found: Compacted) -> None:
         await self._ask(partial(self._catalogue.enter_tables, found))

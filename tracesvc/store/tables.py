@@ -7,8 +7,10 @@ was made of fewer bytes, or by another version, is not the same thing.  ``manife
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,10 +18,12 @@ from typing import Final, NamedTuple
 __all__ = [
     "MANIFEST",
     "PARQUET",
+    "PART",
     "VERSION",
     "Compacted",
     "TableFile",
     "checksum",
+    "clear",
     "faults",
     "found_tables",
     "tables_name",
@@ -29,6 +33,8 @@ VERSION: Final = 1
 """of the schema: another one where what a column means changes"""
 PARQUET: Final = "parquet"
 MANIFEST: Final = "manifest.json"
+PART: Final = "part"
+"""what the tables' directory is called while they are being made"""
 _PIECE: Final = 1 << 20
 
 
@@ -86,6 +92,14 @@ class Compacted:
             return cls(**fields, tables=tables)
         except (TypeError, AttributeError, KeyError) as exc:
             raise ValueError(f"no manifest: {exc}") from exc
+
+
+def clear(directory: Path) -> None:
+    """Remove what is left of an attempt to make tables of the session in ``directory``."""
+    place = directory / PARQUET
+    shutil.rmtree(place / PART, ignore_errors=True)
+    with suppress(OSError):  # whole ones stay
+        place.rmdir()
 
 
 def tables_name(size: int) -> str:
