@@ -63,6 +63,7 @@ NEEDS = {
     ("GET", "/v1/sessions/{session}/frames"): Scope.READ,
     ("GET", "/v1/sessions/{session}/summary"): Scope.READ,
     ("GET", "/v1/sessions/{session}/export/jsonl"): Scope.READ,
+    ("GET", "/v1/sessions/{session}/parquet/events"): Scope.READ,
     ("POST", "/v1/sessions/{session}/frames?offset=0"): Scope.INGEST,
     ("GET", "/v1/sources"): Scope.READ,
     ("POST", "/v1/sources/shop/commands"): Scope.CONTROL,

@@ -225,3 +225,12 @@ def test_the_service_traces_itself(tmp_path):
         assert verify(get(f"{url}/debug/flight")).ok
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, process.stderr.read()
+
+
+def test_every_setting_says_what_it_is():
+    from tracesvc.cli.serve import command
+
+    for option in command.params:
+        assert getattr(option, "help", None), option.name
+    told = run("serve", "--help").stdout
+    assert "finished sessions become tables" in " ".join(told.split())

@@ -6,7 +6,7 @@ import trio.testing
 
 from tests.traces import program
 from tracesvc.format import FormatError
-from tracesvc.store import StoreError, UnknownSessionError
+from tracesvc.store import NoTablesError, StoreError, UnknownSessionError
 from tracesvc.store.shown import ShownFiles
 
 
@@ -73,3 +73,21 @@ async def test_what_is_no_trace_is_refused(tmp_path):
     path.write_bytes(b"nothing of the kind " * 100)
     with pytest.raises(FormatError):
         ShownFiles([path])
+
+
+async def test_two_files_of_one_session_are_both_shown_and_one_that_goes_is_unknown(tmp_path):
+    stream = program(1, events=300)
+    paths = [tmp_path / "whole.trace", tmp_path / "beginning.trace"]
+    paths[0].write_bytes(stream.data)
+    paths[1].write_bytes(stream.data[: len(stream.data) // 2])
+    store = ShownFiles(paths)
+    whole, beginning = store.sessions
+    assert whole == stream.session != beginning
+    assert (await store.info(whole)).bytes == len(stream.data)
+    assert (await store.info(beginning)).bytes < len(stream.data)
+    assert await store.list(since=1 << 62) == []
+    with pytest.raises(NoTablesError):
+        await store.table(whole, "events")
+    paths[1].unlink()
+    with pytest.raises(UnknownSessionError):
+        await store.info(beginning)
