@@ -13,6 +13,7 @@ from tests.service.helpers import problem, running
 from tests.streams import joined, name_of, session
 from tests.traces import program
 from tracesvc.analysis import QueryError, query
+from tracesvc.cli.amounts import MOMENT
 from tracesvc.cli.history import Directory, Selection
 from tracesvc.cli.query import _of_many
 from tracesvc.model.reader import read
@@ -82,20 +83,33 @@ def test_sessions_without_tables_are_named_or_compacted_for_this_once(few):
 
 
 @pytest.mark.parametrize(
-    "words, chosen",
+    "which, chosen",
     [
-        (("--source", "a"), [0, 1]),
-        (("--source", "b*"), [2]),
-        (("--source", "nobody"), []),
-        (("--since", "2001-09-09T02:00+00:00"), [1, 2]),
-        (("--until", "2001-09-09T02:00+00:00"), [0]),
-        (("--since", "1h"), []),
+        ({"source": "a"}, [0, 1]),
+        ({"source": "b*"}, [2]),
+        ({"source": "nobody"}, []),
+        ({"since": "2001-09-09T02:00+00:00"}, [1, 2]),
+        ({"until": "2001-09-09T02:00+00:00"}, [0]),
+        ({"since": "1h"}, []),
     ],
+    ids=range(6),
 )
-def test_only_files_of_the_sessions_that_are_meant_are_read(few, words, chosen):
+def test_only_files_of_the_sessions_that_are_meant_are_read(few, which, chosen):
     root, names = few
+    times = {
+        name: MOMENT.convert(text, None, None) for name, text in which.items() if name != "source"
+    }
+    selection = Selection(**{**which, **times})
+    sql = "select distinct session from events"
+    answer, _ = _of_many(Directory(root), selection, sql, 10, "500MB", None)
+    assert {row[0] for row in answer.rows} == {names[i] for i in chosen}
+
+
+def test_the_command_line_says_which_sessions_are_meant(few):
+    root, names = few
+    words = ("--source", "a", "--since", "2001-09-09T02:00+00:00", "--until", "1h")
     found = ask(root, "select distinct session from events", *words)
-    assert {row["session"] for row in found["rows"]} == {names[i] for i in chosen}
+    assert found["rows"] == [{"session": names[1]}]
 
 
 REACHING_OUT = [
