@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tests.analysis.streams import Hand
 from tests.traces import program
 from tracesvc.analysis import Of, latencies
 from tracesvc.analysis.timeline import Index
@@ -15,7 +16,7 @@ from tracesvc.analysis.timeline.outline import outline
 from tracesvc.analysis.timeline.place import KINDS, everyone, instances, phase, piece, search
 from tracesvc.analysis.timeline.window import first_rows, sums, window
 from tracesvc.analysis.tree import tasks_at as tree_at
-from tracesvc.events import Reason
+from tracesvc.events import ProcKind, Reason
 from tracesvc.model import read
 from tracesvc.model.phases import UNKNOWN, Phases
 from tracesvc.model.pieces import OPEN, Pieces
@@ -262,3 +263,20 @@ def test_whom_cancellations_reached():
         (came, task) = told[1]
         assert [row[:2] for row in window(index, came, came, 10, [])["cancels"]] == [[came, task]]
         assert window(index, told[-1][0] + 1, index.ended, 10, [])["cancels"] == []
+
+
+def test_spans_of_a_session_that_grows_take_no_more_lanes_than_there_are_at_once():
+    hand = Hand(0, "5" * 8 + "-0000-4000-8000-" + "0" * 12)
+    hand.kinds[1], hand.emitted[1] = ProcKind.RUN, 0
+    hand.generation(0)
+    for i in range(200):  # each begins as the one three before ends
+        begun = ("span_begin", 10 + i * 10, i + 1, 0, 1, "job", None)
+        hand.events(1, begun, *([("span_end", 11 + i * 10, i - 2, 1)] if i > 2 else []))
+    hand.end(3000)
+    index = indexed(hand.data, 60, settle=True)
+    rows = index.spans.rows()
+    assert len(rows) == 4
+    for row in rows:
+        kept = index.spans.within(row, 0, 3000)
+        assert (kept.begin[1:] >= kept.end[:-1]).all()
+    assert sum(index.spans.count(row, 0, 3000) for row in rows) == 200

@@ -74,6 +74,10 @@ def test_following_pausing_and_the_end(tab, service):
     seen = tab.ask("tracesvc.open.live.seen")
     tab.until("seen => tracesvc.open.live.seen > seen", seen)
     assert tab.view() == view
+    behind = "document.querySelector('#bar .mark-button').innerText"
+    said = tab.ask(behind)
+    assert "behind" in said
+    tab.until(f"said => {behind} !== said", said)
     tab.page.keyboard.press("l")
     tab.until("tracesvc.open.live.following")
     tab.until("end => tracesvc.view.timeline.end > end", view[1])

@@ -5,12 +5,14 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import urllib.request
 
 import pytest
 
 import tracesvc
 from tests.web import traces
+from tests.web.conftest import Service
 from tracesvc.analysis import Of, latencies, lint, stalls, summarize, tasks_at
 from tracesvc.analysis import diff as differences
 from tracesvc.model.verify import verify
@@ -451,3 +453,19 @@ def test_all_of_it_without_a_mouse(tab, service):
     task = int(chosen.get_attribute("data-task"))
     press("Enter")
     tab.until("task => tracesvc.view.timeline?.selection?.task === task", task)
+
+
+def test_a_service_without_sessions_says_how_to_get_one(tab, tmp_path):
+    own = Service(tmp_path)
+    tab.service = own
+    try:
+        tab.page.goto(own.url)
+        told = tab.page.locator(".empty pre").inner_text()
+        program = (
+            f"import trio\nasync def main():\n{textwrap.indent(told, '    ')}\ntrio.run(main)\n"
+        )
+        program = program.replace("...", "await trio.sleep(0.01)")
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        tab.page.locator("tbody tr[data-session]", has_text="ended").wait_for()
+    finally:
+        own.stop()

@@ -155,13 +155,14 @@ export class Live {
     const text = { connecting: "connecting", reconnecting: "reconnecting", ended: "ended" }[this.state]
       ?? (!this.view?.timeline ? "live" : this.following ? `live, ${count(Math.round(this.rate))} events/s` : "paused");
     const why = this.following ? "Follows the session; l pauses" : "l follows the session";
-    const key = `${this.state}${this.following}${text}`;
+    const behind = !this.following && this.state === "live" && this.view?.timeline ? `${duration(Math.max(0, this.latest - this.view.timeline.end))} behind` : "";
+    const key = `${this.state}${this.following}${text}${behind}${this.resumed && performance.now() - this.resumed < 6000}`;
     if (key === this.drawn && mark.firstChild === this.button) return;
     this.drawn = key;
     if (this.state === "ended") { swap(mark, h("span", { class: "mark ended" }, h("i"), "ended")); return; }
     this.button = h("button", { class: "quiet mark-button", title: why, "aria-pressed": this.following, onclick: () => this.toggle() }, h("span", { class: `mark ${this.state === "live" && this.following ? "live" : this.state === "reconnecting" ? "broken" : ""}` }, h("i"), text),
       this.resumed && performance.now() - this.resumed < 6000 ? h("span", { class: "faint" }, "resumed, nothing missed") : null,
-      !this.following && this.state === "live" && this.view?.timeline ? h("span", { class: "faint" }, `${duration(Math.max(0, this.latest - this.view.timeline.end))} behind`) : null);
+      behind ? h("span", { class: "faint" }, behind) : null);
     swap(mark, this.button);
   }
 }

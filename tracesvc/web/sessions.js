@@ -84,7 +84,7 @@ export class Sessions {
     this.count.className = this.trouble ? "bad" : "";
     this.more.hidden = !this.next;
     this.note.hidden = !this.rows || shown.length > 0;
-    if (!this.note.hidden) swap(this.note, all.length ? "No session is like that." : [h("p", {}, "No program has sent a trace yet. From a program:"), h("pre", {}, `async with tracesvc.open_tracer(tracesvc.PushSink("${location.origin}")):\n    ...`)]);
+    if (!this.note.hidden) swap(this.note, all.length ? "No session is like that." : [h("p", {}, "No program has sent a trace yet. From a program:"), h("pre", {}, `import tracesvc\nfrom tracesvc.sinks.push import PushSink\n\nasync with tracesvc.open_tracer(PushSink("${location.origin}")):\n    ...`)]);
   }
 
   row(info) {

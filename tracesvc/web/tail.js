@@ -45,7 +45,7 @@ export class Tail {
       if (this.full) { source.close(); this.onwards.hidden = false; }
       this.soon();
     });
-    source.addEventListener("end", () => { source.close(); this.over = true; this.soon(); });
+    source.addEventListener("end", () => { source.close(); this.over = true; this.pauseButton.hidden = !this.paused; this.soon(); });
     source.addEventListener("error", () => { if (source.readyState === EventSource.CLOSED && !this.over && !this.closed) this.retry = setTimeout(() => this.read(from), 1000); });
   }
 

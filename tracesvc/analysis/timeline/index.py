@@ -211,6 +211,14 @@ class Index:
         One that has not ``ended`` holds its lane, and is given it again when it ends.
         """
         rows = self._rows(pieces, np.zeros(len(pieces), np.int64), "span")
+        known = self._held_lanes
+        if ended:  # those that held a lane give it back when they end, not before and not later
+            known = {}
+            for number, end in zip(rows.id.tolist(), rows.end.tolist(), strict=True):
+                if number in self._held_lanes:
+                    name, lane = known[number] = self._held_lanes.pop(number)
+                    ends = self._lane_ends[name]
+                    ends[lane] = max(ends[lane], end)
         held: dict[int, set[int]] = {}
         for name, lane in self._held_lanes.values():
             held.setdefault(name, set()).add(lane)
@@ -220,8 +228,8 @@ class Index:
         columns = (order, rows.name[order], rows.begin[order], rows.end[order], rows.id[order])
         for i, name, begin, end, number in zip(*(c.tolist() for c in columns), strict=True):
             ends, taken = self._lane_ends.setdefault(name, []), held.setdefault(name, set())
-            if number in self._held_lanes:
-                lane = self._held_lanes[number][1]
+            if number in known:
+                lane = known[number][1]
             else:
                 free = (j for j, until in enumerate(ends) if until <= begin and j not in taken)
                 lane = min(next(free, len(ends)), LANES - 1)
