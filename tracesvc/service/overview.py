@@ -30,6 +30,7 @@ __all__ = ["FILE", "Overview", "OverviewError", "make"]
 FILE: Final = "timeline.overview"
 """its name, beside the segments"""
 HEAD: Final = b"tracesvc timeline overview, version 1\n"
+"""The number goes up with every change of what an outline or a window has in it."""
 NARROWEST: Final = 256
 WIDEST: Final = 2048
 """pixels"""
