@@ -1,9 +1,9 @@
 """`Overview`: the first picture of a session, kept in a file, so that it is there before the session is indexed.
 
 It has the outline and, of every row, what the whole session looks like at a moderate width; rows on which little
-happens are in it exactly.  The file is made by a process of its own, ``python -m tracesvc.service.overview DIRECTORY
-BYTES``, from an `Index` of the same bytes; it is a cache, nothing else is in it, and whoever finds it damaged, of
-another version or of another length of the stream makes it anew.
+happens are in it exactly.  The file is made by a process of its own (`main`), from an `Index` of the same bytes; it
+is a cache, nothing else is in it, and whoever finds it damaged, of another version or of another length of the stream
+makes it anew.
 
 The file: a line that says what it is; the length of the directory (4 bytes, little-endian); the directory, then groups
 of rows.  Each of them is msgpack in a zlib stream, which has a checksum.
@@ -12,7 +12,6 @@ of rows.  Each of them is msgpack in a zlib stream, which has a checksum.
 from __future__ import annotations
 
 import os
-import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -199,7 +198,3 @@ def main(arguments: Sequence[str]) -> None:
         make(index, directory / FILE)
     except (OSError, FormatError) as exc:
         raise SystemExit(str(exc)) from None
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -21,6 +21,7 @@ __all__ = ["Overviews"]
 
 log = logging.getLogger("tracesvc.service")
 
+MAKE: Final = "import sys; from tracesvc.service.overview import main; main(sys.argv[1:])"
 LOOK: Final = 2.0
 """seconds between two looks at who has come to an end"""
 AT_ONCE: Final = 200
@@ -101,8 +102,7 @@ class Overviews:
         directory = await self._store.beside(session)
         if directory is None:
             return
-        module = "tracesvc.service.overview"
-        command = [sys.executable, "-m", module, str(directory), str(info.bytes)]
+        command = [sys.executable, "-c", MAKE, str(directory), str(info.bytes)]
         outcome = None
         with trio.move_on_after(PATIENCE):
             outcome = await trio.run_process(

@@ -18,6 +18,7 @@ import { Diff } from "./diff.js";
 import { signIn } from "./login.js";
 
 const TABS = [["timeline", "Timeline"], ["tasks", "Tasks"], ["reports", "Reports"], ["events", "Events"]];
+const FIRST = 3000;  // ms that the first picture has for itself
 const VIEWS = { timeline: TimelineView, tasks: TaskTree, reports: Reports, events: Tail };
 
 /** A session that is open: what all its views share. */
@@ -107,14 +108,20 @@ async function route() {
       app.indexed = open.outline.indexed;
       // Whoever wants a certain place, or other than the picture, is shown it when it is there.
       const wait = !open.outline.rough && (to.tab !== "timeline" || to.params.size > 0);
-      const completed = open.complete((share) => { indexing(share); done.value = share; if (share < 1) text.textContent = `Indexing the session, ${Math.floor(share * 100)} %`; }, (outline) => { if (app.open === open) app.view?.grown?.(outline); });
-      if (wait) { await completed; if (mine !== turn) return; } else completed.catch((error) => { if (error.name !== "AbortError") { indexing(1); app.view?.failed?.(error); } });
+      const complete = () => open.complete((share) => { indexing(share); done.value = share; if (share < 1) text.textContent = `Indexing the session, ${Math.floor(share * 100)} %`; }, (outline) => { if (app.open === open) app.view?.grown?.(outline); });
+      if (wait) { await complete(); if (mine !== turn) return; } else open.later = complete;
     }
     document.title = `${app.open.outline.source.name || app.open.name.slice(0, 8)} · tracesvc`;
     drawBar();
     app.view = new (VIEWS[to.tab] ?? TimelineView)(main, app, to.params);
     if (app.open.info.state === "live" && !app.open.live) { app.open.live = new Live(app); }
     app.open.live?.attach(app.view);
+    if (app.open.later) {  // first what is to be seen now, then the index: they would be in each other's way
+      const { open } = app, { later } = open;
+      open.later = null;
+      Promise.race([app.view.timeline?.ready(), new Promise((go) => setTimeout(go, FIRST))]).then(() => (app.open === open ? later() : null))
+        .catch((error) => { if (error.name !== "AbortError") { indexing(1); app.view?.failed?.(error); } });
+    }
   } catch (error) {
     if (mine !== turn) return;
     drawBar();

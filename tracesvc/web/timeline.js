@@ -43,6 +43,7 @@ export class Timeline {
     this.path = null;        // pieces of a critical path
     this.follow = false;
     this.asked = null;
+    this.waiting = [];
     this.frames = { times: new Float64Array(600), count: 0, unpacking: 0 };  // ms of script of each, answers taken in since the one before included
     this.build();
     this.painter = new Painter(this);
@@ -213,7 +214,7 @@ export class Timeline {
     for (let i = first; i < past; i++) { const row = this.rows[i].row; if (row && !this.good(this.contents.get(row))) wanted.push(row); }
     if (this.outline.collections && !wanted.includes("gc") && !this.good(this.contents.get("gc"))) wanted.push("gc");
     const marksOld = !this.good({ ...this.marks, exact: false });
-    if (!wanted.length && !marksOld) { this.settled?.(); return; }
+    if (!wanted.length && !marksOld) { for (const done of this.waiting.splice(0)) requestAnimationFrame(() => done()); return; }
     const pad = this.span * MARGIN;
     const start = Math.max(0, Math.floor(this.start - pad)), end = Math.max(start + 1, Math.min(Math.ceil(this.end + pad), Math.ceil(this.outline.ended)));
     const width = Math.max(1, Math.min(8192, Math.ceil(this.width * (end - start) / this.span)));
@@ -255,10 +256,7 @@ export class Timeline {
 
   /** A promise of the moment when everything in view has come. */
   ready() {
-    return new Promise((done) => {
-      this.settled = () => { this.settled = null; requestAnimationFrame(() => done()); };
-      this.dirty();
-    });
+    return new Promise((done) => { this.waiting.push(done); this.dirty(); });
   }
 
   scaleText() { return duration(this.span); }
