@@ -67,6 +67,7 @@ def test_programs_that_look_alike_are_silent(maker):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # seconds of work, and a machine that has other things to do
 @pytest.mark.parametrize("code", PLANTED)
 def test_of_a_hundred_generated_programs_nearly_all_are_found_and_no_neighbour(code):
     maker, name = PLANTED[code]

@@ -387,6 +387,8 @@ def blamed(found):
     return [(part.name.rsplit(".", 1)[-1], part.kind.value, part.duration) for part in parts]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_of_a_hundred_generated_programs_the_culprit_is_named_in_each_and_no_innocent():
     named = innocent = 0
     for seed in range(100):
