@@ -16,6 +16,7 @@ NAMES: Final = (
     "ingest",
     "history",
     "clocks",
+    "service",
     "startup",
     "governor",
     "exports",

@@ -49,6 +49,8 @@ class Session:
         self.bodies = iter(
             [b"".join([*(frames if not i else []), *self._frames()]) for i in range(posts)]
         )
+        self.events = self._first
+        """in all of them"""
 
     def _frames(self) -> Iterator[bytes]:
         size = 0
