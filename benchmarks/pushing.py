@@ -243,7 +243,11 @@ class Connection:
     """A keep-alive connection; each request waits for the whole answer to the one before."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 120)
+        self._port = port
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", self._port), 120)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -271,7 +275,11 @@ class Connection:
             if end >= 0 and not wanted:
                 length = answer[:end].lower().partition(b"content-length:")[2].split(b"\r\n")[0]
                 wanted = end + 4 + int(length)
-        return int(answer[9:12]), answer[answer.find(b"\r\n\r\n") + 4 :]
+        head_end = answer.find(b"\r\n\r\n")
+        if b"\r\nconnection: close" in answer[:head_end].lower():  # as after a thousand requests
+            self.close()
+            self._connect()
+        return int(answer[9:12]), answer[head_end + 4 :]
 
     def post(self, session: str, offset: int, body: bytes) -> int:
         """Push a piece of a stream; the durable offset.

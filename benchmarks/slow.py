@@ -45,6 +45,8 @@ KINDS: Final = {
     "connected": 10_000,
 }
 """and of how many at once"""
+TURNS: Final = 100
+"""in a second, in which each client sends once, if it does: they do not all send at the same time"""
 SITTING: Final = {"connected"}
 """who is to stay, though it asks for nothing for a while"""
 POST: Final = (
@@ -98,10 +100,13 @@ class _Crowd:
         self.open.append(connection)
         return connection
 
-    def send(self, what: Callable[[int], bytes]) -> None:
-        """Each of them its part; those that are hung up on are gone."""
+    def send(self, what: Callable[[int], bytes], turn: int = 0, of: int = 1) -> None:
+        """Each of them its part, if it is its turn; those that are hung up on are gone."""
         alive = []
         for i, connection in enumerate(self.open):
+            if i % of != turn % of:
+                alive.append(connection)
+                continue
             try:
                 with contextlib.suppress(BlockingIOError):
                     if connection.recv(1 << 16) == b"":
@@ -131,14 +136,13 @@ def trouble(port: str, kind: str, count: str, session: str) -> None:
     n, number = int(count), int(port)
     crowd = _Crowd(number, 0 if kind == "never read" else n)
     act: Callable[[], None]
+    turn = 0
     if kind == "slow heads":
         head = b"GET /healthz HTTP/1.1\r\nhost: " + b"x" * 10_000
-        at = 0
 
         def act() -> None:
-            nonlocal at
-            crowd.send(lambda _: head[at : at + 1])
-            at += 1
+            at = turn // TURNS
+            crowd.send(lambda _: head[at : at + 1], turn, TURNS)
             while len(crowd.open) < n:
                 crowd.connect()  # they come again
 
@@ -147,7 +151,7 @@ def trouble(port: str, kind: str, count: str, session: str) -> None:
         crowd.send(lambda i: POST.format(session=names[i]).encode())
 
         def act() -> None:
-            crowd.send(lambda _: b"\x96")
+            crowd.send(lambda _: b"\x96", turn, TURNS)
 
     elif kind == "never read":
         request = (
@@ -162,24 +166,21 @@ def trouble(port: str, kind: str, count: str, session: str) -> None:
     elif kind == "malformed":
 
         def act() -> None:
-            crowd.send(lambda _: _spoilt(random.choice(MALFORMED)))
+            crowd.send(lambda _: _spoilt(random.choice(MALFORMED)), turn, TURNS)
             while len(crowd.open) < n:
                 crowd.connect()
 
     else:
-        crowd.send(lambda _: b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
 
-        def act() -> None:
-            crowd.send(
-                lambda i: b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" if i % 10 == 0 else b""
-            )
+        def act() -> None:  # a hundredth of them asks something every second
+            crowd.send(lambda _: ASKS, turn, 100 * TURNS)
 
     act()
     print("begun", flush=True)
     waiting = select.poll()
     waiting.register(sys.stdin, select.POLLIN)
-    pause = 250 if kind == "malformed" else 1000
-    while not waiting.poll(pause):
+    while not waiting.poll(1000 // TURNS):
+        turn += 1
         act()
     print(json_module.dumps({"open": len(crowd.open), "closed": crowd.closed}), flush=True)
     os._exit(0)

@@ -265,6 +265,25 @@ def test_what_clients_break_is_no_failure_of_the_service(tmp_path):
     assert len(said.splitlines()) <= 2 * len(MALFORMED)
 
 
+@SERVERS
+@pytest.mark.parametrize(
+    "request_", [b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["silent", "asked"]
+)
+async def test_a_client_that_goes_leaves_nothing_behind(tmp_path, server, request_):
+    async with running(tmp_path, server=server, idle_timeout=600.0) as service:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        before = trio.lowlevel.current_statistics().tasks_living
+        streams = [await service.raw(request_) for _ in range(20)]
+        for stream in streams:
+            if request_:
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        for stream in streams:
+            await stream.aclose()
+        with trio.fail_after(30):
+            while trio.lowlevel.current_statistics().tasks_living > before:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
+
 async def test_slow_clients_are_hung_up_on_and_delay_nobody(tmp_path):
     """Here some; ``make campaign-slow`` has the thousands."""
     async with running(tmp_path, idle_timeout=0.3) as service:

@@ -116,12 +116,13 @@ def _hypercorn() -> tuple[Any, Any]:
 
 
 def _contain(connections: Any) -> None:
-    """Whatever goes wrong with one connection ends that one.
+    """Whatever goes wrong with one connection ends that one, and so does its client.
 
     Both servers let what their protocols raise pass on into the nursery of all connections: one request with a bad
-    ``http2-settings`` header ended the service.
+    ``http2-settings`` header ended the service.  And both keep a connection whose client has gone until the time for
+    its next request is over, so that clients that come and go took file descriptors for half a minute each.
     """
-    run = connections.run
+    run, read = connections.run, connections._read_data
     if hasattr(run, "__wrapped__"):
         return
 
@@ -132,7 +133,11 @@ def _contain(connections: Any) -> None:
         except* Exception as found:
             log.warning("a connection is given up: %r", _first(found))
 
-    connections.run = contained
+    async def read_to_the_end(self: Any) -> None:
+        await read(self)
+        await self.idle_task.stop()
+
+    connections.run, connections._read_data = contained, read_to_the_end
 
 
 def _first(exc: BaseException) -> BaseException:
