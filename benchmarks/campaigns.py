@@ -18,6 +18,7 @@ from typing import Final
 
 from benchmarks import (
     blackbox,
+    capacity,
     day,
     flight,
     followers,
@@ -105,7 +106,7 @@ def main() -> int:
         "name",
         choices=[
             *("soak", "kill", "fuzz", "versions", "wheels", "flight", "blackbox"),
-            *("cycles", "memcheck", "followers", "day", "slow"),
+            *("cycles", "memcheck", "followers", "day", "slow", "capacity"),
         ],
     )
     parser.add_argument("--minutes", type=float, help="that the soak (30) or the day (8) takes")
@@ -120,6 +121,8 @@ def main() -> int:
         return soak.main(arguments.json, minutes=arguments.minutes or 30.0)
     if arguments.name == "day":
         return int(day.main(arguments.json, minutes=arguments.minutes or 8.0) > 0)
+    if arguments.name == "capacity":
+        return int(capacity.main(arguments.minutes or 8.0) > 0)
     if arguments.name == "followers":
         return int(followers.main(arguments.json) > 0)
     if arguments.name == "slow":

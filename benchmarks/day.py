@@ -26,7 +26,7 @@ from benchmarks.driver import Driver, percentile
 from benchmarks.loadmodel import DAY, Life, Load, Plan, plans, totals
 from benchmarks.serving import MIB, Server, raise_limit, service
 
-__all__ = ["main"]
+__all__ = ["main", "measure"]
 
 JOINED: Final = 600.0
 """seconds of the day whose posts are one"""
@@ -134,8 +134,8 @@ async def run(load: Load, server: Server, minutes: float) -> dict[str, Any]:
     }
 
 
-def main(json: bool = False, minutes: float = 8.0, programs: int = 1000) -> int:
-    """Print the figures; how many sessions are not as they should be."""
+def measure(minutes: float, programs: int = 1000) -> tuple[dict[str, Any], list[str]]:
+    """The day's figures, and which sessions are not as they should be."""
     raise_limit()
     load = Load(programs=programs)
     with tempfile.TemporaryDirectory(prefix="tracesvc-day-") as data:
@@ -143,8 +143,13 @@ def main(json: bool = False, minutes: float = 8.0, programs: int = 1000) -> int:
             figures = trio.run(run, load, server, minutes)
         driver: Driver = figures.pop("driver")
         wrong = [*figures["wrong"], *driver.compare(Path(data))]
-    figures["wrong"] = len(wrong)
-    figures["model"] = asdict(totals(load))
+    figures |= {"wrong": len(wrong), "programs": programs, "model": asdict(totals(load))}
+    return figures, wrong
+
+
+def main(json: bool = False, minutes: float = 8.0, programs: int = 1000) -> int:
+    """Print the figures; how many sessions are not as they should be."""
+    figures, wrong = measure(minutes, programs)
     if json:
         print(json_module.dumps(figures, indent=2))
     else:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from benchmarks.pushing import Poster, Program, Scene
 from benchmarks.serving import MIB, Server, raise_limit, service
 
-__all__ = ["follow", "main", "measure"]
+__all__ = ["alone", "follow", "main", "measure"]
 
 TOTAL: Final = 20_000_000
 """bytes a second, to all followers that read"""
@@ -204,13 +204,18 @@ def measure(
     }
 
 
+def alone(followers: int, stalled: int, seconds: float) -> dict[str, Any]:
+    """`measure` with a service of its own."""
+    raise_limit()
+    with tempfile.TemporaryDirectory(prefix="tracesvc-followers-") as data, service(data) as server:
+        return measure(server, followers - stalled, stalled, seconds)
+
+
 def main(
     json: bool = False, followers: int = 1000, stalled: int = 50, seconds: float = 60.0
 ) -> int:
     """Print the figures; how many bars are missed."""
-    raise_limit()
-    with tempfile.TemporaryDirectory(prefix="tracesvc-followers-") as data, service(data) as server:
-        figures = measure(server, followers - stalled, stalled, seconds)
+    figures = alone(followers, stalled, seconds)
     missed = {
         "every follower has every byte": figures["whole"] == figures["readers"],
         f"lag below {BAR:g} s": figures["lag_max"] < BAR,
