@@ -1,8 +1,13 @@
 """Pages that are made from the code say what the code says."""
 
 import importlib.util
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from unittest.mock import ANY
 
+from benchmarks.loadmodel import Load, totals
+from docs import capacity
 from tracesvc.events import EVENTS, FrameKind, LossCause, Reason
 from tracesvc.model.states import TABLE
 
@@ -53,3 +58,22 @@ def test_the_page_of_events_names_everything_there_is():
         assert f"| {member.value} | `{member.name.lower()}` | {member.meaning} |" in text
     for kind in FrameKind:
         assert f"| {kind.value} | `{kind.name}` | {kind.meaning} |" in text
+
+
+def test_the_page_of_capacity_is_up_to_date_and_says_only_what_was_measured():
+    figures = json.loads(capacity.FIGURES.read_text())
+    made = capacity.page(figures)
+    assert capacity.PAGE.read_text(encoding="utf-8") == made, "run: python -m docs.capacity"
+    figures["small"]["cpu_ms_per_post"] *= 2
+    assert capacity.page(figures) != made
+
+
+def test_the_load_model_is_the_same_day_for_the_same_seed():
+    small = Load(programs=50)
+    assert totals(small) == totals(small)
+    assert totals(replace(small, seed=2)).check != totals(small).check
+    whole = json.loads(capacity.FIGURES.read_text())["day"]
+    assert asdict(totals(Load())) == {**whole["model"], "busiest_events": ANY}
+    assert whole["wrong"] == 0
+    assert whole["counts"]["sessions"] == whole["model"]["sessions"]
+    assert abs(whole["counts"]["events"] / whole["model"]["events"] - 1) < 0.01
