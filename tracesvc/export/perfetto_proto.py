@@ -118,7 +118,7 @@ def interned_words(names: Mapping[int, str], values: Mapping[int, str]) -> bytes
 
 def debug_annotations(attributes: Mapping[str, Any] | None) -> bytes:
     """Attributes as fields of a TrackEvent."""
-    if not attributes:
+    if not attributes or not isinstance(attributes, dict):  # a trace may say anything
         return b""
     rows = []
     for key, value in attributes.items():

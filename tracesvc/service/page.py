@@ -43,7 +43,7 @@ class _Files:
         if known is None:
             path = WEB / name
             # a name is one file in one directory, never a way to another
-            if "/" in name or name.startswith(".") or not path.is_file():
+            if "/" in name or name.startswith(".") or len(name) > 100 or not path.is_file():
                 return None
             content = path.read_bytes()
             kind = (
