@@ -88,6 +88,10 @@ def _units(figures: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def _by_clients(figures: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    return sorted(figures["service"].items(), key=lambda item: int(item[0].split()[0]))
+
+
 def _costs(figures: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     unit, small = _units(figures), figures["small"]
     yield "a durable post with next to nothing in it", f"{unit['post']:.2f} ms of processor"
