@@ -64,7 +64,9 @@ def small_posts(posts: int = 400) -> dict[str, float]:
     }
 
 
-def main(minutes: float = 8.0, parts: str = "small,service,followers,day") -> int:
+def main(
+    minutes: float = 8.0, parts: str = "small,service,followers,day", programs: int = 1000
+) -> int:
     """Measure ``parts``, and put them into the file; how many sessions of the day are not as they should be."""
     raise_limit()
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
@@ -83,7 +85,7 @@ def main(minutes: float = 8.0, parts: str = "small,service,followers,day") -> in
         elif part == "followers":
             figures[part] = followers.alone(1000, 50, 30.0)
         else:
-            figures[part], found = day.measure(minutes)
+            figures[part], found = day.measure(minutes, programs)
             wrong += len(found)
         print(part, json.dumps(figures[part])[:300], flush=True)
         FIGURES.write_text(json.dumps(_rounded(figures), indent=1, sort_keys=True) + "\n")

@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from benchmarks.driver import Driver, percentile
 from benchmarks.loadmodel import DAY, Life, Load, Plan, plans, totals
 from benchmarks.serving import MIB, Server, raise_limit, service
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "part"]
 
 JOINED: Final = 600.0
 """seconds of the day whose posts are one"""
@@ -134,10 +134,23 @@ async def run(load: Load, server: Server, minutes: float) -> dict[str, Any]:
     }
 
 
+def part(programs: int) -> Load:
+    """The model's day of fewer programs, with as many fewer readers."""
+    whole = Load()
+    share = programs / whole.programs
+    return replace(
+        whole,
+        programs=programs,
+        followers=int(whole.followers * share),
+        questions=int(whole.questions * share),
+        scrape=whole.scrape / share,
+    )
+
+
 def measure(minutes: float, programs: int = 1000) -> tuple[dict[str, Any], list[str]]:
     """The day's figures, and which sessions are not as they should be."""
     raise_limit()
-    load = Load(programs=programs)
+    load = part(programs)
     with tempfile.TemporaryDirectory(prefix="tracesvc-day-") as data:
         with service(data) as server:
             figures = trio.run(run, load, server, minutes)
