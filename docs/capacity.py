@@ -110,7 +110,7 @@ def _core(figures: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     unit = _units(figures)
     for clients, row in _by_clients(figures):
         yield (
-            f"durable events in posts of 256 KiB, {clients}",
+            f"durable events in posts of 256 KiB, clients: {clients.split()[0]}",
             f"{row['events/cpu-s'] / 1e6:.1f} million a second",
         )
     yield "programs that post once a second", f"{1000 / unit['post']:,.0f}"
@@ -144,10 +144,9 @@ def _billion(figures: dict[str, Any]) -> Iterable[tuple[str, ...]]:
 def _day_cpu(figures: dict[str, Any]) -> float:
     """Seconds of processor for the day with all its posts."""
     unit, day = _units(figures), figures["day"]
-    return (
-        day["model"]["posts"] * unit["post"] / 1000
-        + day["counts"]["bytes"] / 1e6 * unit["mb"] / 1000
-    )
+    posts: float = day["model"]["posts"] * unit["post"]
+    mb: float = day["counts"]["bytes"] / 1e6
+    return (posts + mb * unit["mb"]) / 1000
 
 
 def _day(figures: dict[str, Any]) -> Iterable[tuple[str, ...]]:
