@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-followers campaign-day campaign-slow campaign-capacity campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-fleet campaign-spark campaign-faults campaign-cycles campaign-memcheck campaign-wheels
+.PHONY: demo test lint bench docs clean campaign-kill campaign-soak campaign-fuzz campaign-followers campaign-day campaign-slow campaign-capacity campaign-versions campaign-flight campaign-blackbox campaign-service-kill campaign-fleet campaign-spark campaign-faults campaign-cycles campaign-memcheck campaign-remote-exec campaign-wheels
 
 demo: $(STAMP)
 	$(PY) -m tracesvc demo
@@ -23,7 +23,7 @@ bench: $(STAMP)
 	$(PY) -m benchmarks
 
 # campaign-versions, campaign-wheels: PYTHONS='...' chooses the interpreters.
-campaign-kill campaign-soak campaign-fuzz campaign-followers campaign-day campaign-slow campaign-capacity campaign-versions campaign-flight campaign-blackbox campaign-cycles campaign-memcheck campaign-wheels: $(STAMP)
+campaign-kill campaign-soak campaign-fuzz campaign-followers campaign-day campaign-slow campaign-capacity campaign-versions campaign-flight campaign-blackbox campaign-cycles campaign-memcheck campaign-remote-exec campaign-wheels: $(STAMP)
 	$(PY) -m benchmarks.campaigns $(@:campaign-%=%)
 
 campaign-service-kill: $(STAMP)

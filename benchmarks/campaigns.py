@@ -24,6 +24,7 @@ from benchmarks import (
     followers,
     fuzzhttp,
     memory,
+    remote_exec,
     slow,
     soak,
     versions,
@@ -106,7 +107,7 @@ def main() -> int:
         "name",
         choices=[
             *("soak", "kill", "fuzz", "versions", "wheels", "flight", "blackbox"),
-            *("cycles", "memcheck", "followers", "day", "slow", "capacity"),
+            *("cycles", "memcheck", "remote-exec", "followers", "day", "slow", "capacity"),
         ],
     )
     parser.add_argument("--minutes", type=float, help="that the soak (30) or the day (8) takes")
@@ -137,6 +138,8 @@ def main() -> int:
         return memory.cycles()
     if arguments.name == "memcheck":
         return memory.memcheck()
+    if arguments.name == "remote-exec":
+        return int(remote_exec.main(remote_exec.PLACE) > 0)
     if arguments.name == "wheels":
         return wheels.main()
     if arguments.name == "versions":

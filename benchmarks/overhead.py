@@ -40,11 +40,11 @@ __all__ = ["main"]
 SMALL: Final = ("checkpoint step", "channel round trip", "spawn and exit")
 BARS: Final = {
     # variant: (of a request, of each of the small workloads) to the same untraced, in instructions, at most
-    "recorder": (0.99, 0.98),
+    "recorder, scheduler": (0.99, 0.98),
     "file": (1.02, None),
     "file, all stacks": (1.05, None),
-    "file, Python": (1.12, None),
-    "file, Python, public": (1.25, None),
+    "file, Python, scheduler": (1.12, None),
+    "file, Python, public, scheduler": (1.25, None),
 }
 
 
@@ -84,6 +84,8 @@ VARIANTS: Final = {
     "file, zstd": "the same, compressed",
     "file, Python": "the recorder's twin in Python, on the direct way",
     "file, Python, public": "the same by trio's public instruments",
+    "file, Python, scheduler": "the twin on the direct way, without nurseries and cancels",
+    "file, Python, public, scheduler": "the same by trio's public instruments",
     "empty hooks": "nothing is recorded: three empty Python hooks, for reference",
 }
 OPTIONS: Final[dict[str, OptionKeywords]] = {
@@ -93,6 +95,16 @@ OPTIONS: Final[dict[str, OptionKeywords]] = {
     "file, all stacks": {"stacks": "all"},
     "file, Python": {"native": False, "way": "direct"},
     "file, Python, public": {"native": False, "way": "public"},
+    "file, Python, scheduler": {
+        "native": False,
+        "way": "direct",
+        "groups": ["!nurseries", "!cancels"],
+    },
+    "file, Python, public, scheduler": {
+        "native": False,
+        "way": "public",
+        "groups": ["!nurseries", "!cancels"],
+    },
 }
 
 
@@ -273,7 +285,7 @@ def _print(result: dict[str, Any]) -> None:
     for workload, rows in result.items():
         print(f"  {workload}")
         for variant, row in rows.items():
-            line = f"    {variant:<22}{row['instructions']:>12,} {row['ratio']:>8.3f} x"
+            line = f"    {variant:<32}{row['instructions']:>12,} {row['ratio']:>8.3f} x"
             if "microseconds" in row:
                 line += f"{row['microseconds']:>12,.2f} µs {row['time_ratio']:>7.3f} x"
             print(line)

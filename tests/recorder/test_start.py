@@ -1,6 +1,7 @@
 """`Tracer.start`, line by line of the checklist for Go's StartTrace (section 2.2)."""
 
 import gc
+import importlib.metadata
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ import tracesvc
 from tests.recorder.recording import Recording, finish, trace
 from tracesvc import Tracer, TracerBusyError, TracerState
 from tracesvc.events import EVENTS, Reason
+from tracesvc.recorder.source import source
 
 
 async def test_line_1_refused_while_on_and_while_draining_and_nothing_changes(nursery):
@@ -259,3 +261,11 @@ async def test_a_start_that_fails_leaves_everything_as_it_was(monkeypatch):
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=f"{option} must be between .* not {value}"):
         Tracer(**{option: value})
+
+
+def test_a_copy_without_its_metadata_records_all_the_same(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert source("frozen")["tracesvc"] == "unknown"

@@ -27,12 +27,16 @@ def source(name: str) -> dict[str, Any]:
     from importlib import metadata  # takes as long to import as half of the recorder
 
     clock = clock_name()
+    try:
+        version = metadata.version("tracesvc")
+    except metadata.PackageNotFoundError:  # in a frozen program, or copied into one
+        version = "unknown"
     return {
         "name": name,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": platform.python_version(),
         "trio": trio.__version__,
-        "tracesvc": metadata.version("tracesvc"),
+        "tracesvc": version,
         **({"clock": clock} if clock else {}),
     }
