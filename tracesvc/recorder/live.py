@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import compress
 from typing import Any, Final
 
 from tracesvc.events import (
@@ -21,7 +20,6 @@ from tracesvc.events import (
     TaskState,
     TaskWaiting,
 )
-from tracesvc.format.batch import places
 from tracesvc.format.records import RegionRow, SpanRow, TaskRow
 from tracesvc.recorder.records import AnyRecords
 from tracesvc.recorder.tree import TaskTree
@@ -41,6 +39,7 @@ _CHANGES: Final = bytes(
 )
 _OPENINGS: Final = {SpanBegin.number, SpanEnd.number, RegionBegin.number, RegionEnd.number}
 _OTHERS: Final = bytes(i in _OPENINGS or i == TaskStack.number for i in range(256))
+_EXIT: Final = TaskExit.number
 _WAITS: Final = {TaskWaiting.number, StepBlock.number}
 
 
@@ -95,13 +94,14 @@ class LiveState:
         if last:
             self._apply_tasks(proc, records, types, last)
         others = types.translate(_OTHERS)
-        if 1 in others:
-            for i in compress(places(len(others)), others):
-                number, *fields = records.record(i)
-                if number == TaskStack.number:
-                    self._apply_stack(proc, *fields)
-                else:
-                    self._apply_annotation(number, *fields)
+        place = others.find(1)
+        while place >= 0:
+            number, *fields = records.record(place)
+            if number == TaskStack.number:
+                self._apply_stack(proc, *fields)
+            else:
+                self._apply_annotation(number, *fields)
+            place = others.find(1, place + 1)
 
     def _apply_tasks(
         self, proc: int, records: AnyRecords, types: bytes, last: dict[int, int]
@@ -112,7 +112,7 @@ class LiveState:
         tasks, states, new = run.tasks, run.last, 0
         for task, place in last.items():
             number = types[place]
-            if number == TaskExit.number:
+            if number == _EXIT:
                 if task in states:  # else it came and went in this batch
                     del states[task]
                     tasks.pop(task, None)

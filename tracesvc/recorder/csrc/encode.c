@@ -124,7 +124,7 @@ static int to_id(value v, uint8_t tag, PyObject *table, int64_t *out) {
 typedef struct {
     PyObject *strings, *stacks;
     int64_t *values;
-    Py_ssize_t *places;                               /* of the records of one type */
+    const Py_ssize_t *places;                         /* of the records of one type */
     plane_buffer planes;
 } batch;
 
@@ -201,11 +201,11 @@ PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "encode(proc, first, strings, stacks) of a block that is not empty");
         return NULL;
     }
-    Py_ssize_t n = self->n, of_type[256] = {0};
+    Py_ssize_t n = self->n, of_type[256] = {0}, next[256], at = 0;
     PyObject *body = NULL, *rows = PyList_New(0), *data = PyList_New(0), *row = NULL, *types = NULL;
-    batch b = {args[2], args[3], PyMem_RawMalloc((size_t)n * sizeof(int64_t)), PyMem_RawMalloc((size_t)n * sizeof(Py_ssize_t)),
-               {NULL, 0, 0}};
-    if (!b.values || !b.places) {
+    Py_ssize_t *places = PyMem_RawMalloc((size_t)n * sizeof *places);      /* by type, and in order of time */
+    batch b = {args[2], args[3], PyMem_RawMalloc((size_t)n * sizeof(int64_t)), places, {NULL, 0, 0}};
+    if (!b.values || !places) {
         PyErr_NoMemory();
         goto done;
     }
@@ -222,12 +222,12 @@ PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count)
     }
     if (add_column(row, &b.planes, b.values, n) || PyList_Append(rows, row)) goto done;
     int64_t running = running_at_start(self);
+    for (int type = 0; type < 256; type++) next[type] = at, at += of_type[type];
+    for (Py_ssize_t i = 0; i < n; i++) places[next[(uint8_t)p[i]]++] = i;
     for (int type = 0; type < 256; type++) {
         if (!of_type[type]) continue;
-        Py_ssize_t found = 0;
-        for (Py_ssize_t i = 0; found < of_type[type]; i++)
-            if ((uint8_t)p[i] == type) b.places[found++] = i;
-        if (add_type(self, &b, rows, data, (uint8_t)type, found, running)) goto done;
+        if (add_type(self, &b, rows, data, (uint8_t)type, of_type[type], running)) goto done;
+        b.places += of_type[type];
     }
     PyObject *planes = PyBytes_FromStringAndSize((const char *)b.planes.bytes, (Py_ssize_t)b.planes.n);
     PyObject *begun = running >= 0 ? PyLong_FromLongLong(running) : Py_NewRef(Py_None);
@@ -237,7 +237,7 @@ PyObject *records_encode(Records *self, PyObject *const *args, Py_ssize_t count)
     Py_XDECREF(begun);
 done:
     PyMem_RawFree(b.values);
-    PyMem_RawFree(b.places);
+    PyMem_RawFree(places);
     PyMem_RawFree(b.planes.bytes);
     Py_XDECREF(rows);
     Py_XDECREF(data);
