@@ -24,6 +24,7 @@ from tracesvc.events import StepBlock, StepStart, TaskCreate, TaskExit, TaskRunn
 from tracesvc.recorder import own_run
 from tracesvc.recorder.hooks import RunHooks
 from tracesvc.recorder.native import native as module
+from tracesvc.recorder.pacer import is_shutdown
 from tracesvc.recorder.recording import HOOKS, Recording
 from tracesvc.recorder.records import Records
 from tracesvc.recorder.seams import OWN
@@ -216,7 +217,12 @@ def _self_test(native: bool) -> str:
             failure.append(f"its self-test failed: {exc!r}")
 
     thread = threading.Thread(target=test, name=f"{OWN}self-test", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        if not is_shutdown(exc):
+            raise
+        return f"its self-test needs a thread: {exc}"
     thread.join(10)
     return failure[0] if failure else "its self-test did not end"
 

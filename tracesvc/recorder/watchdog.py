@@ -19,6 +19,7 @@ import trio
 from tracesvc.events import StepStack
 from tracesvc.recorder.clock import now
 from tracesvc.recorder.native import native
+from tracesvc.recorder.pacer import is_shutdown
 from tracesvc.recorder.seams import OWN
 from tracesvc.recorder.stacks import frames_of
 
@@ -45,7 +46,12 @@ class Watchdog:
         """run -> (when the step began that was told of last, ns after which it is told again)"""
 
     def start(self) -> None:
-        threading.Thread(target=self._look, name=f"{OWN}watchdog", daemon=True).start()
+        """Without a word it does not, where the program is about to end: there will be no more long steps."""
+        try:
+            threading.Thread(target=self._look, name=f"{OWN}watchdog", daemon=True).start()
+        except RuntimeError as exc:
+            if not is_shutdown(exc):
+                raise
 
     def stop(self) -> None:
         """It ends by itself soon, whatever it does now."""
