@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,6 +167,38 @@ def test_who_cancelled_whom(nest):
         if event.scope in expected:
             reached.setdefault(event.task, []).append(event.scope)
     assert reached == knows.caught
+
+
+def test_a_sleep_is_no_cancellation_whatever_else_there_is_to_remember():
+    """Native memory of why tasks wait has few places: what it forgot is asked for anew."""
+    program = """
+        import trio
+        from trio.testing import MockClock
+        from tests.recorder.recording import trace
+        from tracesvc.recorder.native import native
+
+        async def main():
+            await trio.sleep(1)
+
+        def run():
+            recording = trace(main, run={"clock": MockClock(autojump_threshold=0)})
+            assert len(recording.of("step_block")) > 0
+            return [e for e in recording.of("cancel_request") if e.source == 2]
+
+        assert run() == []
+        codes = [compile(f"x{i} = {i}", "made", "exec") for i in range(5000)]
+        if native is not None:
+            for code in codes:
+                native.learn(code, 0, 15, 0, 0)
+        assert run() == []
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_must_not_leave_the_program_is_in_no_message_and_no_reason():

@@ -180,7 +180,7 @@ static void before_task_step(Hooks *self, PyObject *task) {
     if (self->nests.closing.n) nests_resumed(self, task);
 }
 
-static void why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
+void hooks_why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object) {
     *reason = *object = 0;
     if (reason_known(task, reason, object)) return;
     *reason = *object = 0;
@@ -205,7 +205,7 @@ static void after_task_step(Hooks *self, PyObject *task) {
     }
     else if (self->exited) self->exited = 0;
     else {
-        why(self, task, &reason, &object);
+        hooks_why(self, task, &reason, &object);
         records_add(self->records, numbers.step_block, time, number, reason, object);
         int64_t watched = touched && PyDict_GET_SIZE(touched) && may_be_watched(reason, object) ? object : 0;
         waits_add(self, task, time, reason, watched);

@@ -238,6 +238,7 @@ typedef struct {
 /* hooks.c */
 typedef struct Hooks Hooks;
 nests *hooks_nests(Hooks *self);                                        /* NULL: it records nothing any more */
+void hooks_why(Hooks *self, PyObject *task, int64_t *reason, int64_t *object);   /* why a task waits: see reasons.py */
 Records *hooks_records(Hooks *self);
 int hooks_has(Hooks *self, int64_t task);                               /* whether the life of the task is recorded */
 extern PyObject *error_type, *cancelled_type, *interrupt_type;          /* outcome.Error, trio.Cancelled, KeyboardInterrupt */

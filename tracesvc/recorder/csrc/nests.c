@@ -209,14 +209,15 @@ static PyObject *owner_of(PyObject *status, PyObject **nursery) {
 }
 
 /* Whether all that this cancels is a trio.sleep: the timer of that, which is no cancellation to anybody. */
-static int is_sleep(PyObject *status) {
+static int is_sleep(Hooks *h, PyObject *status) {
     PyObject *tasks = status_get(status, TASKS), *children = status_get(status, CHILDREN), *task;
     Py_ssize_t at = 0;
     Py_hash_t hash;
     int64_t reason, object;
     if (!tasks || !children || PySet_GET_SIZE(tasks) != 1 || PySet_GET_SIZE(children)) return 0;
     if (!_PySet_NextEntry(tasks, &at, &task, &hash)) return 0;
-    if (!reason_known(task, &reason, &object) || reason != numbers.reason_sleep) return 0;
+    hooks_why(h, task, &reason, &object);
+    if (reason != numbers.reason_sleep) return 0;
     PyObject *coroutine = task_get(task, CORO);
     return coroutine && awaits_within(coroutine, sleep_code, 4);
 }
@@ -285,7 +286,7 @@ static int source_of(Hooks *h, PyObject *scope, PyObject *status, PyObject *reas
     PyObject *given = attribute(scope, str_cancel_reason);
     int over = status_get(running, EFFECTIVELY) == Py_True || (given && given != Py_None);
     if (deadline == -Py_HUGE_VAL && over) return -1;
-    return status && is_sleep(status) ? -1 : source;
+    return status && is_sleep(h, status) ? -1 : source;
 }
 
 void nests_cancel(Hooks *h, PyObject *scope, PyObject *reason) {

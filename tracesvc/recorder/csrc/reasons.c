@@ -1,7 +1,7 @@
 /* Why a task waits, without a line of Python where the answer has been given before: see recorder/reasons.py.
  *
- * Two tables with one place per hash, so that they need no memory and no care: what does not fit overwrites what was
- * there, and is asked for again.  An address may be reused once its object is gone; Python code, which has a weak
+ * Two tables that need no memory and no care: what does not fit overwrites what was there, and is asked for again, of
+ * Python: a 0 from here is never an answer.  An address may be reused once its object is gone; Python code, which has a weak
  * reference to it, then calls forget().
  */
 #include "native.h"
@@ -18,7 +18,7 @@ typedef struct {
     int64_t owner;       /* of a nursery: the task it belongs to; 0: not known */
 } answer;
 
-enum { RULES = 256, ANSWERS = 8192 };
+enum { RULES = 256, ANSWERS = 8192, PROBES = 8 };
 static rule rules[RULES];
 static answer answers[ANSWERS];
 static PyObject *lock_owners, *str_state, *str_read_task;
@@ -26,6 +26,17 @@ static PyObject *lock_owners, *str_state, *str_read_task;
 static inline size_t place(const void *thing, size_t size) {
     uintptr_t x = (uintptr_t)thing >> 4;
     return (size_t)((x ^ x >> 13) & (size - 1));
+}
+
+/* Of a code object; NULL: there is none (``make``: then where one may be put). */
+static rule *rule_of(const PyObject *code, int make) {
+    size_t at = place(code, RULES);
+    for (size_t i = 0; i < PROBES; i++) {
+        rule *r = &rules[(at + i) & (RULES - 1)];
+        if ((PyObject *)r->code == code) return r;
+        if (!r->code) return make ? r : NULL;
+    }
+    return make ? &rules[at] : NULL;
 }
 
 int64_t number_known(PyObject *thing) {
@@ -57,8 +68,8 @@ int reason_known(PyObject *task, int64_t *reason, int64_t *object) {
     PyObject *abort = task_get(task, ABORT_FUNC);
     if (!abort || !PyFunction_Check(abort)) return 0;
     PyObject *code = PyFunction_GET_CODE(abort), *closure = PyFunction_GET_CLOSURE(abort), *thing;
-    const rule *r = &rules[place(code, RULES)];
-    if (r->code != code) return 0;
+    const rule *r = rule_of(code, 0);
+    if (!r) return 0;
     *reason = r->reason;
     *object = 0;
     switch (r->kind) {
@@ -105,7 +116,7 @@ static PyObject *learn(PyObject *module, PyObject *args) {
     (void)module;
     rule made;
     if (!PyArg_ParseTuple(args, "O!iiii", &PyCode_Type, &made.code, &made.kind, &made.reason, &made.cell, &made.second)) return NULL;
-    rule *r = &rules[place(made.code, RULES)];
+    rule *r = rule_of(made.code, 1);
     PyObject *before = r->code;
     *r = made;
     Py_INCREF(made.code);
